@@ -15,6 +15,8 @@ from shared.events.types import DATA_TYPES, Statement, dataschema
 
 MAX_STATEMENT_BYTES: Final = 32 * 1024
 
+_MODELS: Final = {dataschema(name, version): (name, model) for (name, version), model in DATA_TYPES.items()}
+
 
 class Malformed(Exception):
     """This is not a statement of a known type and version; the reason names the field, never its value."""
@@ -55,11 +57,9 @@ def parse(raw: bytes) -> Statement:
         raise Malformed("not-an-object")
     document = strict_json(raw)
     schema = document.get("dataschema")
-    for (name, version), model in DATA_TYPES.items():
-        if schema == dataschema(name, version):
-            break
-    else:
+    if not isinstance(schema, str) or schema not in _MODELS:
         raise Malformed("unknown-type")
+    name, model = _MODELS[schema]
     if document.get("type") != name:
         raise Malformed("type-is-not-its-schema's")
     try:

@@ -15,7 +15,9 @@ UUID7_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}
 SUBJECT_PATTERN: Final = (
     r"^(0\.system|(0|[1-9][0-9]{0,8})\.[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})$"
 )
-TIME_PATTERN: Final = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$"
+TIME_PATTERN: Final = (
+    r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z$"
+)
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 SOURCE_PATTERN: Final = r"^[a-z][a-z0-9-]{0,31}$"
 
@@ -56,7 +58,9 @@ class Notice(Strict):
 class Served(Strict):
     """The served-notice token as the form returned it, and whether it held when the collector checked it."""
 
-    token: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$", max_length=4096)]
+    token: Annotated[
+        str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$", max_length=4096)
+    ]
     verified: bool
 
 
