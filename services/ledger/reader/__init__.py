@@ -1,0 +1,1 @@
+"""The verifier of the log: plain code, written from docs/formats.md alone, that shares nothing with the writer."""
