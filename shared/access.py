@@ -1,0 +1,113 @@
+"""Who may call: a bearer credential per service, scopes per caller, and denial for every route that says nothing.
+
+A route says one of: `dependencies=[Depends(needs("subjects.seal"))]`, `@open_to_everyone`, `@open_by_capability`
+(the last: an unguessable part of the address is the key, the handler checks it). The last two also work as
+`Depends(open_to_everyone)`.
+"""
+
+import hmac
+import inspect
+import tomllib
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import RouteContext, iter_route_contexts
+
+from shared.errors import Refused
+from shared.secrets import Secrets
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+_DECLARED: Final = "__access__"
+_NEVER_A_SECRET: Final = "-"
+
+
+class Access:
+    """The callers of this installation, their secrets and what each may do."""
+
+    def __init__(self, callers: Mapping[str, Sequence[str]], grants: Mapping[str, Iterable[str]]) -> None:
+        self._callers = {caller: tuple(secrets) for caller, secrets in callers.items()}
+        self._grants = {caller: frozenset(scopes) for caller, scopes in grants.items()}
+
+    @classmethod
+    def load(cls, secrets: Secrets, grants: Path = Path(__file__).with_name("grants.toml")) -> "Access":
+        return cls(secrets.callers(), tomllib.loads(grants.read_text("utf-8")))
+
+    def caller(self, authorization: str | None) -> str:
+        """The caller a header proves; Refused 401 otherwise. Takes as long for an unknown caller as for a known one."""
+        scheme, _, credential = (authorization or "").partition(" ")
+        name, _, secret = credential.strip().partition(":")
+        proven = False
+        for valid in self._callers.get(name, (_NEVER_A_SECRET,)):
+            proven |= hmac.compare_digest(valid.encode(), secret.encode()) and valid != _NEVER_A_SECRET
+        if scheme.lower() != "bearer" or not proven:
+            raise Refused(
+                "credential-missing", "This address needs a service credential: Authorization: Bearer …", status=401
+            )
+        return name
+
+    def allow(self, authorization: str | None, scope: str) -> str:
+        """The caller's name, if it may use `scope`; Refused 401 or 403 otherwise."""
+        caller = self.caller(authorization)
+        if scope not in self._grants.get(caller, frozenset()):
+            raise Refused("scope-missing", "This credential has no grant for this address.", status=403, scope=scope)
+        return caller
+
+
+def needs(scope: str) -> Callable[[Request], Awaitable[str]]:
+    """A FastAPI dependency: only callers with `scope`; its value is the caller's name."""
+
+    async def caller_with_scope(request: Request) -> str:
+        access: Access = request.app.state.access
+        return access.allow(request.headers.get("authorization"), scope)
+
+    setattr(caller_with_scope, _DECLARED, scope)
+    return caller_with_scope
+
+
+class _Open:
+    """Marks an endpoint as callable without a credential: as decorator, or as dependency."""
+
+    def __init__(self, kind: str) -> None:
+        self.__access__ = kind
+        # FastAPI reads a dependency's parameters from its signature; as a dependency this one has none.
+        self.__signature__ = inspect.Signature()
+
+    def __call__(self, endpoint: Endpoint | None = None) -> Endpoint | None:
+        if endpoint is not None:
+            setattr(endpoint, _DECLARED, self.__access__)
+        return endpoint
+
+
+def _marker(kind: str) -> Any:
+    return _Open(kind)
+
+
+open_to_everyone = _marker("everyone")
+open_by_capability = _marker("capability")
+
+
+def _declared(dependant: Dependant) -> Iterator[str]:
+    for dependency in dependant.dependencies:
+        if dependency.call is not None and hasattr(dependency.call, _DECLARED):
+            yield str(getattr(dependency.call, _DECLARED))
+        yield from _declared(dependency)
+
+
+def declarations(app: FastAPI) -> list[tuple[RouteContext, str | None]]:
+    """Every route of an app with who may call it: a scope, `everyone`, `capability`, or None if it says nothing."""
+    found: list[tuple[RouteContext, str | None]] = []
+    for context in iter_route_contexts(app.routes):
+        said = set()
+        dependant = getattr(context, "dependant", None)
+        if isinstance(dependant, Dependant):
+            said.update(_declared(dependant))
+        endpoint = context.endpoint
+        if endpoint is not None and hasattr(endpoint, _DECLARED):
+            said.add(str(getattr(endpoint, _DECLARED)))
+        # Two different words on one route are a mistake; treat it as none, which denies.
+        found.append((context, said.pop() if len(said) == 1 else None))
+    return found

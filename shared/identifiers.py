@@ -1,0 +1,54 @@
+"""Identifiers: UUIDs in version 7 layout (RFC 9562 §5.7) and the pseudonyms of subjects."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from shared.clock import millis
+
+Random = Callable[[int], bytes]
+"""So many random bytes: os.urandom in production, a counter in tests."""
+
+SYSTEM_SUBJECT: Final = "0.system"
+"""Facts without a person; the one subject that is not a UUID and whose key is never destroyed."""
+
+UUID_PATTERN: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+SUBJECT_PATTERN: Final = rf"(?:0\.system|(?:0|[1-9][0-9]{{0,9}})\.{UUID_PATTERN})"
+SOURCE_PATTERN: Final = r"[a-z][a-z0-9-]{0,31}"
+
+_SUBJECT: Final = re.compile(SUBJECT_PATTERN + r"\Z", re.ASCII)
+_MAX_SHARD: Final = 2**32 - 1
+_DAY_MS: Final = 86_400_000
+
+
+def _version_7(milliseconds: int, random: bytes) -> str:
+    value = int.from_bytes(milliseconds.to_bytes(6, "big") + random, "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=value))
+
+
+def uuid7(now: datetime, random: Random) -> str:
+    """A UUIDv7: the moment in milliseconds, then 74 random bits."""
+    return _version_7(millis(now), random(10))
+
+
+def subject_id(shard: int, now: datetime, random: Random) -> str:
+    """A new pseudonym `<shard>.<uuid>`. Its time is the UTC day only: a millisecond would find its first record."""
+    return f"{shard}.{_version_7(millis(now) // _DAY_MS * _DAY_MS, random(10))}"
+
+
+def is_subject(text: str) -> bool:
+    return _SUBJECT.match(text) is not None and int(text.split(".", 1)[0]) <= _MAX_SHARD
+
+
+def shard_of(subject: str) -> int:
+    """The shard a subject was given when first seen; ValueError if this is no subject id."""
+    if not is_subject(subject):
+        message = "not a subject id"
+        raise ValueError(message)
+    return int(subject.split(".", 1)[0])

@@ -1,0 +1,230 @@
+"""The edges to Kafka: a producer whose `send` means "kept by the brokers", a consumer that only follows what it is told.
+
+Faults are injected here: keep both thin. Positions live in PostgreSQL beside what was made of the messages,
+so there are no consumer groups and no committed offsets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import (
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
+
+from shared.errors import Unavailable
+
+Headers = list[tuple[str, bytes]]
+
+_REQUEST_TIMEOUT_MS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message to send."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as it arrived. Of a header given twice the last counts."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    headers: Mapping[str, bytes]
+
+
+class OutOfRange(Exception):
+    """The position we want is not there: retention overtook us, or the topic was made anew. The caller decides."""
+
+    def __init__(self, positions: Mapping[int, int]) -> None:
+        super().__init__("position out of range")
+        self.positions = dict(positions)
+
+
+class Producer:
+    """acks=all and idempotent. Any error means "send it again": the receiver drops exact duplicates."""
+
+    def __init__(self, bootstrap: str, linger_ms: int = 0) -> None:
+        self._bootstrap = bootstrap
+        self._linger_ms = linger_ms
+        self._inner: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+
+    async def start(self) -> None:
+        await self._running()
+
+    async def stop(self) -> None:
+        await self._drop(self._inner)
+
+    async def send(self, topic: str, partition: int, key: bytes | None, value: bytes, headers: Headers) -> None:
+        """Returns when all in-sync replicas have it."""
+        await self.send_many([Outgoing(topic, partition, key, value, headers)])
+
+    async def send_many(self, messages: Sequence[Outgoing]) -> None:
+        """Sends in order and waits for all. If it raises, any number of them may have arrived."""
+        producer = await self._running()
+        acknowledged: list[asyncio.Future[object]] = []
+        try:
+            for message in messages:
+                acknowledged.append(  # noqa: PERF401 - each send waits for room in the buffer
+                    await producer.send(
+                        message.topic,
+                        value=message.value,
+                        key=message.key,
+                        partition=message.partition,
+                        headers=message.headers,
+                    )
+                )
+            for future in acknowledged:
+                await future
+        except (MessageSizeTooLargeError, InvalidTopicError):
+            raise
+        except (KafkaError, OSError, AssertionError):
+            # A fenced or confused idempotent producer stays so: the next call gets a new one. Its sequence
+            # numbers start anew, therefore what was on its way may arrive twice.
+            await self._drop(producer)
+            raise Unavailable("kafka") from None
+        finally:
+            for future in acknowledged:
+                # Nobody else looks at those that failed after the first.
+                if future.done() and not future.cancelled():
+                    future.exception()
+                else:
+                    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _running(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._inner is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._bootstrap,
+                    acks="all",
+                    enable_idempotence=True,
+                    linger_ms=self._linger_ms,
+                    max_batch_size=128 * 1024,
+                    request_timeout_ms=_REQUEST_TIMEOUT_MS,
+                    retry_backoff_ms=100,
+                )
+                try:
+                    await producer.start()
+                except (KafkaError, OSError):
+                    with suppress(KafkaError, OSError):
+                        await producer.stop()
+                    raise Unavailable("kafka") from None
+                self._inner = producer
+            return self._inner
+
+    async def _drop(self, producer: AIOKafkaProducer | None) -> None:
+        if producer is None:
+            return
+        if self._inner is producer:
+            self._inner = None
+        # stop() first tries to flush, which may wait for a broker that is gone.
+        with suppress(KafkaError, OSError, TimeoutError, AssertionError):
+            async with asyncio.timeout(2):
+                await producer.stop()
+
+
+class Consumer:
+    """Reads partitions from given positions; without one it reads none until `seek`."""
+
+    def __init__(
+        self, bootstrap: str, topic: str, partitions: Iterable[int], positions: Mapping[int, int] | None = None
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._partitions = sorted(partitions)
+        self._positions = dict(positions or {})
+        self._inner: AIOKafkaConsumer | None = None
+
+    async def start(self) -> None:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",  # "earliest" would rewind silently where records are missing
+            request_timeout_ms=_REQUEST_TIMEOUT_MS,
+            retry_backoff_ms=100,
+            fetch_max_wait_ms=500,  # the broker answers at once when there is anything
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+            metadata_max_age_ms=30_000,
+        )
+        try:
+            await consumer.start()
+            consumer.assign([TopicPartition(self._topic, partition) for partition in self._partitions])
+            for partition, offset in self._positions.items():
+                consumer.seek(TopicPartition(self._topic, partition), offset)
+        except (KafkaError, OSError):
+            with suppress(KafkaError, OSError):
+                await consumer.stop()
+            raise Unavailable("kafka") from None
+        self._inner = consumer
+
+    async def stop(self) -> None:
+        consumer, self._inner = self._inner, None
+        if consumer is not None:
+            with suppress(KafkaError, OSError, TimeoutError):
+                async with asyncio.timeout(2):
+                    await consumer.stop()
+
+    def _running(self) -> AIOKafkaConsumer:
+        if self._inner is None:
+            raise Unavailable("kafka")
+        return self._inner
+
+    async def end_offsets(self) -> dict[int, int]:
+        """For each partition the offset the next message will get."""
+        return await self._offsets(end=True)
+
+    async def beginning_offsets(self) -> dict[int, int]:
+        return await self._offsets(end=False)
+
+    async def _offsets(self, *, end: bool) -> dict[int, int]:
+        consumer = self._running()
+        ask = consumer.end_offsets if end else consumer.beginning_offsets
+        try:
+            found = await ask([TopicPartition(self._topic, partition) for partition in self._partitions])
+        except (KafkaError, OSError):
+            raise Unavailable("kafka") from None
+        return {place.partition: offset for place, offset in found.items()}
+
+    def seek(self, partition: int, offset: int) -> None:
+        self._positions[partition] = offset
+        self._running().seek(TopicPartition(self._topic, partition), offset)
+
+    async def fetch(self, max_records: int = 1000, timeout_ms: int = 1000) -> list[Message]:
+        """What has arrived, in order within each partition; empty after `timeout_ms` without anything.
+
+        Never wrap this in a timeout of your own: cancelling aiokafka's getmany leaks a fetch context.
+        """
+        consumer = self._running()
+        try:
+            batches = await consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
+        except OffsetOutOfRangeError as error:
+            raise OutOfRange({place.partition: offset for place, offset in error.args[0].items()}) from None
+        except NoOffsetForPartitionError:
+            # What aiokafka answers after it has said OffsetOutOfRange once.
+            raise OutOfRange(self._positions) from None
+        except (KafkaError, OSError):
+            raise Unavailable("kafka") from None
+        return [
+            Message(record.partition, record.offset, record.key, record.value or b"", dict(record.headers))
+            for batch in batches.values()
+            for record in batch
+        ]

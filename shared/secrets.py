@@ -1,0 +1,215 @@
+"""Secrets: every one is a file that only its owner can read, in one directory, named for what it is.
+
+Binary keys are written as lower-case hex on one line. Where several are valid at once the file name ends in
+a number; the highest is used for new work, all are accepted, and so they rotate without a stop.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from shared.errors import Corrupt
+from shared.identifiers import Random
+
+_NUMBERED: Final = re.compile(r"(?P<name>.+?)[.-](?P<number>[1-9][0-9]{0,8})\Z", re.ASCII)
+_VALID_AT_ONCE: Final = 2
+
+
+class Secrets:
+    """What is in the directory, read when asked for, so that a rotated file is seen by the next process."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def _text(self, name: str) -> str:
+        try:
+            return (self._directory / name).read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            what = "secret is missing or unreadable"
+            raise Corrupt(what, name) from None
+
+    def _bytes(self, name: str, length: int) -> bytes:
+        try:
+            value = bytes.fromhex(self._text(name))
+        except ValueError:
+            value = b""
+        if len(value) != length:
+            what = f"secret is not {length} bytes in hex"
+            raise Corrupt(what, name)
+        return value
+
+    def _numbered(self, prefix: str, separator: str) -> dict[int, str]:
+        """File names `<prefix><separator><number>` by number, lowest first."""
+        found: dict[int, str] = {}
+        for path in self._directory.glob(f"{prefix}{separator}*"):
+            match = _NUMBERED.match(path.name)
+            if match and match["name"] == prefix and path.name == f"{prefix}{separator}{match['number']}":
+                found[int(match["number"])] = path.name
+        return dict(sorted(found.items()))
+
+    def _keys(self, prefix: str, length: int) -> dict[int, bytes]:
+        keys = {number: self._bytes(name, length) for number, name in self._numbered(prefix, "-").items()}
+        if not keys:
+            what = "no secret of this kind"
+            raise Corrupt(what, prefix)
+        return keys
+
+    def source_keys(self) -> dict[str, bytes]:
+        """Every valid key of every source, by key id `<source>.<n>`: what the ledger checks statements with."""
+        found: dict[str, bytes] = {}
+        for path in sorted(self._directory.glob("source-*.*")):
+            if _NUMBERED.match(path.name):
+                found[path.name.removeprefix("source-")] = self._bytes(path.name, 32)
+        return found
+
+    def own_source_key(self, source: str) -> tuple[str, bytes]:
+        """The newest key of one source, with its id."""
+        numbered = self._numbered(f"source-{source}", ".")
+        if not numbered:
+            what = "no secret of this kind"
+            raise Corrupt(what, f"source-{source}")
+        name = numbered[max(numbered)]
+        return name.removeprefix("source-"), self._bytes(name, 32)
+
+    def publisher_key(self) -> bytes:
+        return self._bytes("publisher", 32)
+
+    def keks(self, owner: str = "") -> dict[int, bytes]:
+        """Key-encryption keys by id, lowest first; the last one wraps. `owner` is empty for the ledger's."""
+        return self._keys(f"{owner}-kek" if owner else "kek", 32)
+
+    def peppers(self) -> dict[int, bytes]:
+        return self._keys("pepper", 32)
+
+    def _ed25519(self, name: str) -> Ed25519PrivateKey:
+        return Ed25519PrivateKey.from_private_bytes(self._bytes(name, 32))
+
+    def log_key(self, shard: int) -> Ed25519PrivateKey:
+        """Signs checkpoints; only the signer's process is given this file."""
+        return self._ed25519(f"log-{shard}")
+
+    def fresh_key(self, shard: int) -> Ed25519PrivateKey:
+        """Signs the fresh cosignature line, never a checkpoint of its own."""
+        return self._ed25519(f"fresh-{shard}")
+
+    def notice_key(self) -> tuple[str, Ed25519PrivateKey]:
+        """Key id and key that sign served-notice tokens now."""
+        numbered = self._numbered("notice", "-")
+        if not numbered:
+            what = "no secret of this kind"
+            raise Corrupt(what, "notice")
+        name = numbered[max(numbered)]
+        return name, self._ed25519(name)
+
+    def notice_public_keys(self) -> dict[str, Ed25519PublicKey]:
+        """Every key id a served-notice token may still bear."""
+        return {name: self._ed25519(name).public_key() for name in self._numbered("notice", "-").values()}
+
+    def way_out_keys(self) -> dict[int, bytes]:
+        """AES-256-SIV keys (two of 32 bytes) by id; links in mails never expire, so none is ever removed."""
+        return self._keys("way-out", 64)
+
+    def dkim(self) -> tuple[str, bytes]:
+        """Selector and RSA private key (PEM) for outgoing mail."""
+        paths = sorted(self._directory.glob("dkim-*.pem"))
+        if not paths:
+            what = "no secret of this kind"
+            raise Corrupt(what, "dkim")
+        return paths[-1].stem.removeprefix("dkim-"), paths[-1].read_bytes()
+
+    def credential(self, caller: str) -> str:
+        """What `caller` sends after `Authorization: Bearer `."""
+        numbered = self._numbered(f"credential-{caller}", ".")
+        if not numbered:
+            what = "no secret of this kind"
+            raise Corrupt(what, f"credential-{caller}")
+        return f"{caller}:{self._text(numbered[max(numbered)])}"
+
+    def callers(self) -> dict[str, list[str]]:
+        """Each caller's valid secrets, newest first, at most two."""
+        names: dict[str, list[int]] = {}
+        for path in self._directory.glob("credential-*.*"):
+            match = _NUMBERED.match(path.name)
+            if match:
+                names.setdefault(match["name"].removeprefix("credential-"), []).append(int(match["number"]))
+        return {
+            caller: [self._text(f"credential-{caller}.{n}") for n in sorted(numbers, reverse=True)[:_VALID_AT_ONCE]]
+            for caller, numbers in sorted(names.items())
+        }
+
+
+def _write(path: Path, text: str) -> None:
+    """All or nothing, and never over an existing file: a half-written key would look like a rotated one."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def create_secrets(  # noqa: PLR0913 - one installation is exactly these
+    directory: Path,
+    random: Random,
+    sources: Iterable[str],
+    callers: Iterable[str],
+    shards: int,
+    database_roles: Iterable[str] = (),
+) -> None:
+    """Make what is missing and overwrite nothing, so that it can run before every start."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def key(name: str, length: int = 32) -> None:
+        if not (directory / name).exists():
+            _write(directory / name, random(length).hex() + "\n")
+
+    def word(name: str) -> None:
+        if not (directory / name).exists():
+            _write(directory / name, base64.urlsafe_b64encode(random(32)).decode("ascii").rstrip("=") + "\n")
+
+    def first(prefix: str, separator: str) -> str | None:
+        """The name of number 1, unless there is any already (1 may have been rotated away)."""
+        return None if any(directory.glob(f"{prefix}{separator}[1-9]*")) else f"{prefix}{separator}1"
+
+    for source in sources:
+        if name := first(f"source-{source}", "."):
+            key(name)
+    for caller in callers:
+        if name := first(f"credential-{caller}", "."):
+            word(name)
+    for kind in ("kek", "subjects-kek", "pepper", "notice"):
+        if name := first(kind, "-"):
+            key(name)
+    if name := first("way-out", "-"):
+        key(name, 64)
+    key("publisher")
+    for shard in range(shards):
+        key(f"log-{shard}")
+        key(f"fresh-{shard}")
+    for role in database_roles:
+        word(f"database-{role}")
+    if not any(directory.glob("dkim-*.pem")):
+        private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        _write(
+            directory / "dkim-1.pem",
+            private.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.TraditionalOpenSSL,
+                serialization.NoEncryption(),
+            ).decode("ascii"),
+        )

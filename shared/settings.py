@@ -1,0 +1,75 @@
+"""Settings: everything that differs between two installations, from environment variables CONSENT_LEDGER_*.
+
+Only main.py files, services/cli.py and services/serve.py read them; everybody else is given values.
+"""
+
+from pathlib import Path
+from urllib.parse import quote
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """One installation. Secrets are not here: they are files in `secrets_dir` (shared/secrets.py)."""
+
+    model_config = SettingsConfigDict(env_prefix="CONSENT_LEDGER_", extra="ignore", frozen=True)
+
+    database: str = "postgresql://{role}@127.0.0.1:5432/consent"
+    """DSN with `{role}` in it; the password, if there is a file for the role, is added by `dsn`."""
+    superuser_dsn: str = ""
+    """Only for `migrate`, `log create` and restores; no service is given it."""
+    kafka: str = "127.0.0.1:9092"
+    topic_prefix: str = ""
+    shards: int = Field(default=1, ge=1, le=1024)
+    base_url: str = "http://localhost:8080"
+    """What people's links start with; without a slash at the end."""
+    log_host: str = "localhost"
+    """First part of every log's origin; fixed for ever when the log is created."""
+    secrets_dir: Path = Path("secrets")
+    signer_dir: Path = Path("signer")
+    subjects_url: str = ""
+    ledger_url: str = ""
+    marketing_url: str = ""
+    newsletter_url: str = ""
+    smtp_host: str = "127.0.0.1"
+    smtp_port: int = 25
+    mail_domain: str = "example.org"
+    mail_from: str = "newsletter@example.org"
+    host: str = "127.0.0.1"
+    port: int = 8080
+    worker_port: int = 0
+    """Health and metrics of a process without pages; 0 takes any free port and logs it."""
+    demo: bool = False
+    campaign_rate: float = Field(default=0.0, ge=0.0)
+    """Mails per second; 0 is as fast as it goes."""
+    log_level: str = "INFO"
+
+    @field_validator("base_url", "subjects_url", "ledger_url", "marketing_url", "newsletter_url")
+    @classmethod
+    def _without_trailing_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    def model_post_init(self, _context: object, /) -> None:
+        for name in ("subjects_url", "ledger_url", "marketing_url", "newsletter_url"):
+            if not getattr(self, name):
+                object.__setattr__(self, name, self.base_url)
+
+    def dsn(self, role: str) -> str:
+        """The address of the database for one role."""
+        address = self.database.replace("{role}", role)
+        password = self.secrets_dir / f"database-{role}"
+        if not password.is_file():
+            return address
+        joint = "&" if "?" in address else "?"
+        return f"{address}{joint}password={quote(password.read_text('utf-8').strip(), safe='')}"
+
+    def origin(self, shard: int) -> str:
+        """The name of a shard's log: `<host>/ledger/log/<shard>`, no scheme (C2SP tlog-checkpoint)."""
+        return f"{self.log_host}/ledger/log/{shard}"
+
+    def origins(self) -> dict[int, str]:
+        return {shard: self.origin(shard) for shard in range(self.shards)}
+
+    def topic(self, name: str) -> str:
+        return self.topic_prefix + name
