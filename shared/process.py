@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import uvicorn
+from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from shared import logs
@@ -21,6 +23,17 @@ log = logs.logger("process")
 
 _DRAIN_SECONDS: Final = 5
 _LONGEST_PAUSE_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a service's main.py gives to services/serve.py: its doors, its tasks, its state, its end."""
+
+    app: FastAPI | None
+    tasks: Mapping[str, Factory]
+    """Each runs until it is cancelled; one that ends by itself ends the process."""
+    ready: Callable[[], Awaitable[dict[str, bool]]]
+    close: Callable[[], Awaitable[None]]
 
 
 class _Ended(Exception):
