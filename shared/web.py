@@ -1,0 +1,407 @@
+"""The front of every service: health, metrics, one mapping of errors, one log line per request, and strict reading.
+
+Answers never quote what was sent. Log lines hold the route's template, never the path, the query or the body.
+"""
+
+import html
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from email import policy
+from email.parser import BytesParser
+from typing import Any, Final, Literal, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.routing import RouteContext
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared import logs
+from shared.access import Access, declarations, needs, open_to_everyone
+from shared.errors import Corrupt, Refused, Unavailable
+from shared.metrics import Metrics
+
+Language = Literal["de", "en"]
+Ready = Callable[[], Awaitable[Mapping[str, bool | str]]]
+Model = TypeVar("Model", bound=BaseModel)
+ErrorPage = Callable[[Request, int, str, str], Response]
+"""Makes a page of (request, status, code, message): `shared.pages.Pages.error` is one."""
+
+BODY_LIMIT: Final = 64 * 1024
+_LEAST_ERROR: Final = 400
+_SERVER_ERROR: Final = 500
+
+_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=(), browsing-topics=()"),
+)
+_POLICY: Final = b"default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+_MESSAGES: Final = {
+    404: ("not-found", "There is nothing at this address."),
+    405: ("method-not-allowed", "This address does not take this method."),
+    413: ("too-large", "What was sent is too large."),
+}
+
+
+def create_app(  # noqa: PLR0913 - the wiring of a whole service
+    name: str,
+    *,
+    access: Access,
+    metrics: Metrics,
+    ready: Ready,
+    prefix: str | None = None,
+    error_page: ErrorPage | None = None,
+    body_limit: int = BODY_LIMIT,
+) -> FastAPI:
+    """A service's app with /{name}/health/live, /{name}/health/ready, /{name}/metrics and /{name}/openapi.json.
+
+    Routes bear their full path. One that does not say who may call it is denied (shared/access.py).
+    `ready` gives the parts: True is fine, False or a text (why not) is not. A route that needs a larger body
+    says so: `max_body_size=` at the route.
+    """
+    prefix = f"/{name}" if prefix is None else prefix
+    app = FastAPI(title=name, openapi_url=None, docs_url=None, redoc_url=None, max_body_size=body_limit)
+    app.state.access = access
+    app.state.name = name
+    app.state.prefix = prefix
+    app.state.corrupt = None
+    app.state.error_page = error_page
+
+    async def live() -> Response:
+        return JSONResponse({"live": True})
+
+    async def is_ready() -> Response:
+        try:
+            parts = dict(await ready())
+        except Unavailable as error:
+            parts = {error.service: "does not answer"}
+        if app.state.corrupt is not None:
+            parts["integrity"] = "stopped: what is stored contradicts itself"
+        fine = all(part is True for part in parts.values())
+        return JSONResponse({"ready": fine, "checks": parts}, 200 if fine else 503)
+
+    async def show_metrics() -> Response:
+        return Response(metrics.render(), media_type=metrics.content_type)
+
+    async def openapi() -> Response:
+        return JSONResponse(app.openapi())
+
+    everyone, hidden = [Depends(open_to_everyone)], {"include_in_schema": False}
+    app.add_api_route(f"{prefix}/health/live", live, methods=["GET"], dependencies=everyone, **hidden)
+    app.add_api_route(f"{prefix}/health/ready", is_ready, methods=["GET"], dependencies=everyone, **hidden)
+    for path, endpoint, scope in (("metrics", show_metrics, "metrics"), ("openapi.json", openapi, "openapi")):
+        app.add_api_route(
+            f"{prefix}/{path}", endpoint, methods=["GET"], dependencies=[Depends(needs(f"{name}.{scope}"))], **hidden
+        )
+
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(Unavailable, _unavailable)
+    app.add_exception_handler(Corrupt, _corrupt)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_middleware(_DenyUndeclared, application=app)
+    app.add_middleware(_Edge, application=app, metrics=metrics)
+    return app
+
+
+def combine(apps: Sequence[FastAPI]) -> ASGIApp:
+    """One ASGI app of several services: each gets its own prefix, the one with the empty prefix the rest."""
+    by_prefix = {str(app.state.prefix): app for app in apps}
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        first = "/" + scope["path"].split("/", 2)[1] if scope["path"].startswith("/") else ""
+        app = by_prefix.get(first) or by_prefix.get("")
+        if app is not None:
+            await app(scope, receive, send)
+        else:
+            answer = JSONResponse({"error": "not-found", "message": _MESSAGES[404][1]}, 404)
+            await answer(scope, receive, send)
+
+    return dispatch
+
+
+def wants_html(request: Request) -> bool:
+    """A person's browser names text/html before anything we could answer in JSON."""
+    for part in request.headers.get("accept", "").split(","):
+        kind = part.split(";", 1)[0].strip().lower()
+        if kind in {"application/json", "application/*", "*/*"}:
+            return False
+        if kind in {"text/html", "application/xhtml+xml"}:
+            return True
+    return False
+
+
+def _answer(  # noqa: PLR0913
+    request: Request,
+    status: int,
+    code: str,
+    message: str,
+    facts: Mapping[str, object] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    request.scope["consent.error"] = code
+    if wants_html(request):
+        page: ErrorPage | None = request.app.state.error_page
+        answer = (
+            page(request, status, code, message)
+            if page is not None
+            else HTMLResponse(
+                f'<!doctype html><html lang="en"><title>{status}</title><p>{html.escape(message)}</p>', status
+            )
+        )
+    else:
+        answer = JSONResponse({"error": code, "message": message, **(facts or {})}, status)
+    answer.headers["Cache-Control"] = "no-store"
+    for name, value in (headers or {}).items():
+        answer.headers[name] = value
+    return answer
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}  # noqa: PLR2004
+    return _answer(request, error.status, error.code, error.message, error.facts, headers)
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Unavailable)
+    return _answer(
+        request,
+        503,
+        "unavailable",
+        "A part of the system does not answer right now. Please try again in a moment.",
+        {"service": error.service},
+        {"Retry-After": str(error.retry_after)},
+    )
+
+
+async def _corrupt(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Corrupt)
+    # From here on readiness is red and `watch` ends the process: going on could make it worse.
+    request.app.state.corrupt = error
+    return _answer(request, 500, "stopped", "The system has stopped itself because stored data contradicts itself.")
+
+
+async def _invalid(request: Request, _error: Exception) -> Response:
+    return _answer(request, 400, "invalid-parameters", "A parameter of this address is missing or has a wrong form.")
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code, message = _MESSAGES.get(error.status_code, ("refused", "The request was refused."))
+    return _answer(request, error.status_code, code, message, None, error.headers)
+
+
+async def watch(app: FastAPI, pause: Callable[[float], Awaitable[None]]) -> None:
+    """A task for shared.process.run: raises the Corrupt a handler met, so that the process stops."""
+    while app.state.corrupt is None:
+        await pause(0.5)
+    raise app.state.corrupt
+
+
+class _DenyUndeclared:
+    """Denial for routes that forgot to say who may call them. There should be none, and a test says so."""
+
+    def __init__(self, app: ASGIApp, application: FastAPI) -> None:
+        self._app = app
+        self._application = application
+        self._undeclared: list[RouteContext] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._undeclared is None:
+            # Looked up at the first request: routes are added after the app is made.
+            self._undeclared = [route for route, said in declarations(self._application) if said is None]
+        for route in self._undeclared:
+            if route.matches(scope)[0] is not Match.NONE:
+                answer = JSONResponse({"error": "denied", "message": "Nobody may call this address."}, 403)
+                await answer(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+class _Edge:
+    """Outermost: security headers, what nobody caught, one metric and one log line per request."""
+
+    def __init__(self, app: ASGIApp, application: FastAPI, metrics: Metrics) -> None:
+        self._app = app
+        self._log = logs.logger(str(application.state.name))
+        self._seconds = metrics.histogram("http_request_seconds", "Duration of requests", ("route", "method", "status"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 0
+
+        async def secured(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = list(message["headers"])
+                named = {name.lower() for name, _ in headers}
+                headers += [(name, value) for name, value in _HEADERS if name not in named]
+                if b"content-security-policy" not in named:
+                    headers.append((b"content-security-policy", _POLICY))
+                if b"cache-control" not in named:
+                    headers.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        failure: Exception | None = None
+        try:
+            await self._app(scope, receive, secured)
+        except Exception as error:  # noqa: BLE001 - the last edge; logged below without its arguments
+            failure = error
+            if status == 0:
+                answer = JSONResponse({"error": "internal", "message": "Something went wrong on our side."}, 500)
+                await answer(scope, receive, secured)
+        finally:
+            self._report(scope, status, time.perf_counter() - began, failure)
+
+    def _report(self, scope: Scope, status: int, seconds: float, failure: Exception | None) -> None:
+        route = getattr(scope.get("route"), "path", None) or "(none)"
+        method = scope["method"] if scope["method"] in {"GET", "HEAD", "POST", "PUT", "DELETE"} else "OTHER"
+        self._seconds.labels(route, method, str(status)).observe(seconds)
+        facts: dict[str, Any] = {"route": route, "method": method, "status": status, "ms": round(seconds * 1000, 1)}
+        if "consent.error" in scope:
+            facts["error"] = scope["consent.error"]
+        if failure is not None:
+            self._log.error("request", **facts, exc_info=failure)
+        elif status >= _SERVER_ERROR:
+            self._log.warning("request", **facts)
+        else:
+            self._log.info("request", **facts)
+
+
+def same_origin(request: Request, base_url: str) -> None:
+    """Refuses a form that another site's page sent. Programs send neither header and are let through:
+    there are no cookies, so a stranger's request carries no one's authority."""
+    site = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin")
+    fine = site in {None, "same-origin", "none"}
+    if fine and origin is not None:
+        # The demo is reached by more names than its base URL's; a browser does not let a page forge Host.
+        sent, own = urlsplit(origin), urlsplit(base_url)
+        fine = (sent.scheme, sent.netloc) == (own.scheme, own.netloc) or (
+            sent.scheme in {"http", "https"} and sent.netloc == request.headers.get("host")
+        )
+    if not fine:
+        raise Refused("cross-site", "This form was sent from another site. Open our page and send it there.", status=403)
+
+
+def language(request: Request, available: Sequence[Language] = ("de", "en")) -> Language:
+    """`?lang=` if it names one, else the best of Accept-Language, else the first."""
+    asked = request.query_params.get("lang", "")
+    for candidate in available:
+        if candidate == asked:
+            return candidate
+    best: tuple[float, Language] | None = None
+    for part in request.headers.get("accept-language", "").split(",")[:20]:
+        tag, _, parameters = part.partition(";")
+        quality = _quality(parameters)
+        for candidate in available:
+            if tag.strip().lower().split("-")[0] == candidate and quality > (best[0] if best else 0.0):
+                best = (quality, candidate)
+    return best[1] if best else available[0]
+
+
+def _quality(parameters: str) -> float:
+    name, _, value = parameters.strip().partition("=")
+    if name.strip() != "q":
+        return 1.0
+    try:
+        return min(max(float(value), 0.0), 1.0)
+    except ValueError:
+        return 0.0
+
+
+async def parse_form(request: Request, max_fields: int = 20) -> dict[str, list[str]]:
+    """The text fields of a form, each with all its values; Refused if it is not exactly that.
+
+    RFC 8058 lets a mailbox provider send `List-Unsubscribe=One-Click` as multipart/form-data too.
+    """
+    kind = request.headers.get("content-type", "")
+    body = await request.body()
+    malformed = Refused("malformed-form", "The form could not be read. Please open the page and send it again.")
+    try:
+        match kind.split(";", 1)[0].strip().lower():
+            case "application/x-www-form-urlencoded":
+                pairs = parse_qsl(
+                    body.decode("ascii"),
+                    keep_blank_values=True,
+                    strict_parsing=bool(body),
+                    encoding="utf-8",
+                    errors="strict",
+                    max_num_fields=max_fields,
+                )
+            case "multipart/form-data":
+                pairs = _multipart(kind, body)
+            case _:
+                raise Refused("not-a-form", "This address takes a form.", status=415)
+    except ValueError:
+        raise malformed from None
+    if len(pairs) > max_fields:
+        raise malformed
+    form: dict[str, list[str]] = {}
+    for name, value in pairs:
+        if "\x00" in name or "\x00" in value:
+            raise malformed
+        form.setdefault(name, []).append(value)
+    return form
+
+
+def _multipart(kind: str, body: bytes) -> list[tuple[str, str]]:
+    message = BytesParser(policy=policy.HTTP).parsebytes(b"Content-Type: " + kind.encode("ascii") + b"\r\n\r\n" + body)
+    if not message.is_multipart() or message.defects:
+        raise ValueError
+    pairs = []
+    for part in message.iter_parts():
+        name = part.get_param("name", header="content-disposition")
+        payload = part.get_payload(decode=True)
+        if not isinstance(name, str) or not isinstance(payload, bytes) or part.get_filename() is not None:
+            raise ValueError
+        pairs.append((name, payload.decode("utf-8")))
+    return pairs
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
+
+
+def _no_constant(_name: str) -> Any:
+    raise ValueError
+
+
+async def json_body(request: Request, model: type[Model]) -> Model:
+    """The body as a strict model; Refused names the field that is wrong, never its value.
+
+    Duplicate keys are refused: two readers would see two different requests.
+    """
+    body = await request.body()
+    try:
+        json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise Refused("malformed-json", "The body is not one JSON text in UTF-8 without duplicate keys.") from None
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        known = set(model.model_fields)
+        field = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part in known)
+        raise Refused(
+            "invalid-body", "A field of the body is missing or has a wrong form.", field=field, rule=first["type"]
+        ) from None
