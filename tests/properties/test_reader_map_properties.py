@@ -1,0 +1,60 @@
+"""Whatever history the state map sees, its root is that of the definition."""
+
+from hashlib import sha256
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.ledger.reader.state_map import Map, Record
+
+Records = dict[bytes, Record]
+
+# Labels that agree with a fixed one in their first bits, often in more than 200, and are arbitrary after.
+PREFIX = int.from_bytes(sha256(b"prefix").digest(), "big")
+
+
+@st.composite
+def labels(draw: st.DrawFn) -> bytes:
+    shared = draw(st.one_of(st.integers(0, 255), st.integers(200, 255)))
+    below = draw(st.integers(0, (1 << (256 - shared)) - 1))
+    return (PREFIX >> (256 - shared) << (256 - shared) | below).to_bytes(32, "big")
+
+
+def naive_root(records: Records, depth: int = 0) -> bytes:
+    if not records:
+        return bytes(32)
+    if len(records) == 1:
+        ((label, record),) = records.items()
+        numbers = record.version.to_bytes(8, "big") + record.last_index.to_bytes(8, "big")
+        return sha256(b"\x02" + label + numbers + record.leaf_hash).digest()
+    sides: tuple[Records, Records] = ({}, {})
+    for label, record in records.items():
+        sides[int.from_bytes(label, "big") >> (255 - depth) & 1][label] = record
+    return sha256(b"\x03" + naive_root(sides[0], depth + 1) + naive_root(sides[1], depth + 1)).digest()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.lists(labels(), max_size=8), max_size=6))
+def test_the_root_is_that_of_the_recursive_definition_after_every_batch(batches: list[list[bytes]]) -> None:
+    state_map, records = Map(), Records()
+    index = 0
+    for batch in batches:
+        for label in batch:
+            version = records[label].version + 1 if label in records else 1
+            record = Record(version, index, sha256(index.to_bytes(8, "big")).digest())
+            state_map.set(label, record.version, record.last_index, record.leaf_hash)
+            records[label] = record
+            index += 1
+        assert state_map.root() == naive_root(records)
+        assert len(state_map) == len(records)
+    for label, record in records.items():
+        assert state_map.get(label) == record
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sets(labels(), min_size=1, max_size=12), labels())
+def test_a_label_that_was_never_set_has_no_record(known: set[bytes], stranger: bytes) -> None:
+    state_map = Map()
+    for label in known - {stranger}:
+        state_map.set(label, 1, 1, bytes(32))
+    assert state_map.get(stranger) is None
