@@ -1,10 +1,14 @@
-"""Who may call: a bearer credential per service, scopes per caller, and denial for every route that says nothing.
+"""Who may call: a credential per service, scopes per caller, and denial for every route that says nothing.
+
+A credential is `Authorization: Bearer <caller>:<secret>`, or the same two as HTTP Basic, so that a person can open
+an operator's page in a browser.
 
 A route says one of: `dependencies=[Depends(needs("subjects.seal"))]`, `@open_to_everyone`, `@open_by_capability`
 (the last: an unguessable part of the address is the key, the handler checks it). The last two also work as
 `Depends(open_to_everyone)`.
 """
 
+import base64
 import hmac
 import inspect
 import tomllib
@@ -38,14 +42,15 @@ class Access:
 
     def caller(self, authorization: str | None) -> str:
         """The caller a header proves; Refused 401 otherwise. Takes as long for an unknown caller as for a known one."""
-        scheme, _, credential = (authorization or "").partition(" ")
-        name, _, secret = credential.strip().partition(":")
+        name, secret = _credential(authorization or "")
         proven = False
         for valid in self._callers.get(name, (_NEVER_A_SECRET,)):
             proven |= hmac.compare_digest(valid.encode(), secret.encode()) and valid != _NEVER_A_SECRET
-        if scheme.lower() != "bearer" or not proven:
+        if not proven:
             raise Refused(
-                "credential-missing", "This address needs a service credential: Authorization: Bearer …", status=401
+                "credential-missing",
+                "This address needs a service credential: Authorization: Bearer <caller>:<secret>, or HTTP Basic.",
+                status=401,
             )
         return name
 
@@ -55,6 +60,23 @@ class Access:
         if scope not in self._grants.get(caller, frozenset()):
             raise Refused("scope-missing", "This credential has no grant for this address.", status=403, scope=scope)
         return caller
+
+
+def _credential(authorization: str) -> tuple[str, str]:
+    scheme, _, value = authorization.partition(" ")
+    value = value.strip()
+    match scheme.lower():
+        case "bearer":
+            pass
+        case "basic":
+            try:
+                value = base64.b64decode(value, validate=True).decode("utf-8")
+            except ValueError:
+                return "", ""
+        case _:
+            return "", ""
+    name, _, secret = value.partition(":")
+    return name, secret
 
 
 def needs(scope: str) -> Callable[[Request], Awaitable[str]]:

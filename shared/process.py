@@ -7,9 +7,11 @@ import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import uvicorn
+from fastapi import FastAPI
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
@@ -34,6 +36,24 @@ class Running:
     """Each runs until it is cancelled; one that ends by itself ends the process."""
     ready: Callable[[], Awaitable[dict[str, bool]]]
     close: Callable[[], Awaitable[None]]
+
+
+async def _nothing_to_close() -> None:
+    """A service that holds nothing open."""
+
+
+async def _always_ready() -> Mapping[str, bool | str]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a service's main.py opens, for whichever process runs it: its pages, its tasks, how it is, how it ends."""
+
+    app: FastAPI | None = None
+    tasks: Mapping[str, Factory] = field(default_factory=dict)
+    ready: Callable[[], Awaitable[Mapping[str, bool | str]]] = _always_ready
+    close: Callable[[], Awaitable[None]] = _nothing_to_close
 
 
 class _Ended(Exception):

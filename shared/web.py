@@ -68,7 +68,7 @@ def create_app(  # noqa: PLR0913 - the wiring of a whole service
     says so: `max_body_size=` at the route.
     """
     prefix = f"/{name}" if prefix is None else prefix
-    app = FastAPI(title=name, openapi_url=None, docs_url=None, redoc_url=None, max_body_size=body_limit)
+    app = _Service(title=name, openapi_url=None, docs_url=None, redoc_url=None, max_body_size=body_limit)
     app.state.access = access
     app.state.name = name
     app.state.prefix = prefix
@@ -107,9 +107,19 @@ def create_app(  # noqa: PLR0913 - the wiring of a whole service
     app.add_exception_handler(Corrupt, _corrupt)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _internal)
     app.add_middleware(_DenyUndeclared, application=app)
-    app.add_middleware(_Edge, application=app, metrics=metrics)
+    app.edge = _Edge(app, metrics)
     return app
+
+
+class _Service(FastAPI):
+    """The edge stands outside everything of FastAPI's: its body limit would else answer without our headers."""
+
+    edge: "_Edge"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.edge(super().__call__, scope, receive, send)
 
 
 def combine(apps: Sequence[FastAPI]) -> ASGIApp:
@@ -169,7 +179,8 @@ def _answer(  # noqa: PLR0913
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}  # noqa: PLR2004
+    # Basic, because that is what lets a person's browser ask for it.
+    headers = {"WWW-Authenticate": 'Basic realm="Consent Ledger", charset="UTF-8"'} if error.status == 401 else {}  # noqa: PLR2004
     return _answer(request, error.status, error.code, error.message, error.facts, headers)
 
 
@@ -202,6 +213,10 @@ async def _http(request: Request, error: Exception) -> Response:
     return _answer(request, error.status_code, code, message, None, error.headers)
 
 
+async def _internal(request: Request, _error: Exception) -> Response:
+    return _answer(request, 500, "internal", "Something went wrong on our side. Please try again.")
+
+
 async def watch(app: FastAPI, pause: Callable[[float], Awaitable[None]]) -> None:
     """A task for shared.process.run: raises the Corrupt a handler met, so that the process stops."""
     while app.state.corrupt is None:
@@ -230,16 +245,16 @@ class _DenyUndeclared:
 
 
 class _Edge:
-    """Outermost: security headers, what nobody caught, one metric and one log line per request."""
+    """Outermost: security headers, one metric and one log line per request, nothing escapes."""
 
-    def __init__(self, app: ASGIApp, application: FastAPI, metrics: Metrics) -> None:
-        self._app = app
+    def __init__(self, application: FastAPI, metrics: Metrics) -> None:
+        self._application = application
         self._log = logs.logger(str(application.state.name))
         self._seconds = metrics.histogram("http_request_seconds", "Duration of requests", ("route", "method", "status"))
+        self._templates: dict[object, str] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
             return
         began = time.perf_counter()
         status = 0
@@ -260,17 +275,24 @@ class _Edge:
 
         failure: Exception | None = None
         try:
-            await self._app(scope, receive, secured)
-        except Exception as error:  # noqa: BLE001 - the last edge; logged below without its arguments
+            await app(scope, receive, secured)
+        except Exception as error:  # noqa: BLE001 - already answered by `_internal`; logged without its arguments
             failure = error
-            if status == 0:
-                answer = JSONResponse({"error": "internal", "message": "Something went wrong on our side."}, 500)
-                await answer(scope, receive, secured)
         finally:
             self._report(scope, status, time.perf_counter() - began, failure)
 
+    def _template(self, scope: Scope) -> str:
+        """The route's path as declared; one fixed word where none matched, so that nobody's path is logged."""
+        if not self._templates:
+            self._templates = {
+                route.endpoint: route.path
+                for route, _ in declarations(self._application)
+                if route.endpoint is not None and route.path is not None
+            }
+        return self._templates.get(scope.get("endpoint"), "(none)")
+
     def _report(self, scope: Scope, status: int, seconds: float, failure: Exception | None) -> None:
-        route = getattr(scope.get("route"), "path", None) or "(none)"
+        route = self._template(scope)
         method = scope["method"] if scope["method"] in {"GET", "HEAD", "POST", "PUT", "DELETE"} else "OTHER"
         self._seconds.labels(route, method, str(status)).observe(seconds)
         facts: dict[str, Any] = {"route": route, "method": method, "status": status, "ms": round(seconds * 1000, 1)}
