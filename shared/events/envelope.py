@@ -9,13 +9,25 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NoReturn
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from shared.events.types import DATA_TYPES, Statement, dataschema
+from shared.events.types import DATA_TYPES, Attachment, Notice, Permit, Sealed, Served, Statement, dataschema
 
 MAX_STATEMENT_BYTES: Final = 32 * 1024
 
 _MODELS: Final = {dataschema(name, version): (name, model) for (name, version), model in DATA_TYPES.items()}
+
+_PARTS: Final[tuple[type[BaseModel], ...]] = (
+    Attachment,
+    Notice,
+    Permit,
+    Sealed,
+    Served,
+    Statement,
+    *DATA_TYPES.values(),
+)
+# A reason travels to logs and tables, and what a stranger calls his own fields could be anything, a name too.
+_OUR_FIELDS: Final = frozenset(field for model in _PARTS for field in model.model_fields)
 
 
 class Malformed(Exception):
@@ -45,7 +57,8 @@ def strict_json(raw: bytes) -> Any:
     """One JSON text in UTF-8 without a byte order mark, duplicate keys or trailing bytes; else `Malformed`."""
     try:
         return _decoder.decode(raw.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
+        # ValueError is bad UTF-8 and bad JSON, and a number of more digits than Python converts.
         raise Malformed("not-json") from None
 
 
@@ -67,7 +80,7 @@ def parse(raw: bytes) -> Statement:
         return Statement.model_validate({**document, "data": data})
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"] if not isinstance(part, str) or part.isidentifier())
+        place = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part in _OUR_FIELDS)
         raise Malformed(f"invalid-{first['type'].replace('_', '-')}", place) from None
 
 

@@ -6,9 +6,10 @@ those: nothing is parsed into a richer type, so that reading and writing can nev
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 UUID_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
 UUID7_PATTERN: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
@@ -21,15 +22,28 @@ TIME_PATTERN: Final = (
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 SOURCE_PATTERN: Final = r"^[a-z][a-z0-9-]{0,31}$"
 
+
+def _of_the_calendar(time: str) -> str:
+    """The pattern lets 31 February through; whoever does arithmetic with a time later must not stumble over it."""
+    datetime.fromisoformat(time)
+    return time
+
+
+def _of_64_bits(number: str) -> str:
+    if int(number) >= 2**64:
+        raise ValueError("above 64 bits")
+    return number
+
+
 Uuid = Annotated[str, StringConstraints(pattern=UUID_PATTERN)]
 Uuid7 = Annotated[str, StringConstraints(pattern=UUID7_PATTERN)]
 Subject = Annotated[str, StringConstraints(pattern=SUBJECT_PATTERN)]
-Time = Annotated[str, StringConstraints(pattern=TIME_PATTERN)]
+Time = Annotated[str, StringConstraints(pattern=TIME_PATTERN), AfterValidator(_of_the_calendar)]
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Source = Annotated[str, StringConstraints(pattern=SOURCE_PATTERN)]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Base64Url = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_length=24_000)]
-Decimal = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,19})$")]
+Decimal = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,19})$"), AfterValidator(_of_64_bits)]
 Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
 MessageId = Annotated[str, StringConstraints(pattern=r"^<[A-Za-z0-9._-]{1,80}@[A-Za-z0-9.-]{1,100}>$")]
 LegalBasis = Annotated[str, StringConstraints(pattern=r"^[a-z][a-zA-Z0-9:-]{2,62}$")]
@@ -79,7 +93,7 @@ class Permit(Strict):
     """The permit a use relied on, so that anyone can check that no withdrawal preceded the use."""
 
     id: Uuid
-    shard: Annotated[int, Field(ge=0)]
+    shard: Annotated[int, Field(ge=0, le=2**32 - 1)]
     size: Decimal
     issued_at: Time
     all_before: Time
@@ -150,6 +164,18 @@ class ConsentRefused(ShownData):
 class ConsentWithdrawn(Data):
     """Consent ends, for one purpose on one channel or for everything. Always a word, from whomever it comes."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"properties": {"scope": {"const": "purpose"}}, "required": ["purpose", "channel"]},
+                {
+                    "properties": {"scope": {"const": "everything"}},
+                    "not": {"anyOf": [{"required": ["purpose"]}, {"required": ["channel"]}]},
+                },
+            ]
+        }
+    )
+
     scope: Literal["purpose", "everything"]
     purpose: Name | None = None
     channel: Name | None = None
@@ -184,13 +210,15 @@ class ConsentUsed(PurposeData):
 class MessageSent(Data):
     """A message was handed to the mail server. `unknown`: the process died before the answer was stored."""
 
+    model_config = ConfigDict(json_schema_extra={"dependentRequired": {"permit": ["purpose"], "purpose": ["permit"]}})
+
     kind: Name
     channel: Name
     purpose: Name | None = None
     permit: Uuid | None = None
     message_id: MessageId
     delivery: Literal["at-most-once", "at-least-once"]
-    attempts: Annotated[int, Field(ge=1)]
+    attempts: Annotated[int, Field(ge=1, le=1000)]
     outcome: Literal["accepted", "refused", "unknown"]
     follows: Annotated[list[Uuid7], Field(max_length=16)] = Field(default_factory=list)
     attachments: Annotated[list[Attachment], Field(max_length=8)] = Field(default_factory=list)
