@@ -197,3 +197,15 @@ def test_a_rewritten_history_is_not_consistent() -> None:
         for path in (naive_consistency(old, hashes), naive_consistency(old, rewritten)):
             with pytest.raises(Invalid):
                 verify_consistency(old, 9, path, naive_root(hashes[:old]), naive_root(rewritten))
+
+
+def test_hashes_left_over_are_refused_even_if_the_roots_were_made_to_fit() -> None:
+    h0, h1, h2, h3 = leaves(4)
+    surplus = leaf_hash(b"surplus")
+    with pytest.raises(Invalid, match="left over"):
+        verify_inclusion(h0, 0, 1, [surplus], node_hash(surplus, h0))
+    before, after = naive_root([h0, h1, h2]), naive_root([h0, h1, h2, h3])
+    path = naive_consistency(3, [h0, h1, h2, h3])
+    verify_consistency(3, 4, path, before, after)
+    with pytest.raises(Invalid, match="left over"):
+        verify_consistency(3, 4, [*path, surplus], node_hash(surplus, before), node_hash(surplus, after))
