@@ -132,8 +132,8 @@ def sign(raw: bytes, domain: str, selector: str, key_pem: bytes, at: datetime) -
     head, _, body = raw.partition(b"\r\n\r\n")
     headers: dict[str, bytes] = {}
     for line in _FOLD.sub(b"\x00", head).split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        headers[name.decode("ascii").lower()] = value.replace(b"\x00", b"\r\n")
+        name, _, content = line.partition(b":")
+        headers[name.decode("ascii").lower()] = content.replace(b"\x00", b"\r\n")
     present = [name for name in _SIGNED if name in headers]
     named = [*present, "from", "subject", "list-unsubscribe", "list-unsubscribe-post"]
     digest = base64.b64encode(hashlib.sha256(_relaxed_body(body)).digest()).decode("ascii")

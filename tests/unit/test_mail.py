@@ -21,7 +21,7 @@ def letter(**changed: object) -> Letter:
         "date": NOW,
         "sender": "Grüße vom Beispielwerk <newsletter@example.org>",
         "to": "mara@example.net",
-        "subject": "Bitte bestätigen Sie Ihre Anmeldung – es fehlt nur noch ein Schritt, dann ist alles vollständig",
+        "subject": "Bitte bestätigen Sie Ihre Anmeldung - es fehlt nur noch ein Schritt, dann ist alles vollständig",
         "text": "Guten Tag,\n\nein Klick genügt:\nhttps://example.org/" + "x" * 120 + "\n",
         "html": "<p>Guten Tag, <a href='https://example.org'>öffnen</a></p>\n",
         "language": "de",
