@@ -14,7 +14,7 @@ from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime
 from functools import lru_cache
 from typing import Final, Literal, Protocol
 
@@ -49,10 +49,11 @@ _BLANKS: Final = re.compile(rb"[ \t]+")
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What a mail says. `message_id` has its brackets, `sender` may have a name, `to` is the address as typed."""
+    """What a mail says. `message_id` has its brackets; `sender` and `to` are addresses, the latter as typed."""
 
     message_id: str
     date: datetime
+    sender_name: str
     sender: str
     to: str
     subject: str
@@ -84,8 +85,7 @@ def compose(letter: Letter) -> bytes:
     to, utf8 = _mailbox(letter.to)
     policy = SMTPUTF8 if utf8 else SMTP
     message = EmailMessage(policy=policy)
-    name, address = parseaddr(letter.sender)
-    message["From"] = Address(name, addr_spec=address)
+    message["From"] = Address(letter.sender_name, addr_spec=letter.sender)
     local, _, domain = to.rpartition("@")
     message["To"] = Address(username=local, domain=domain)
     message["Subject"] = letter.subject

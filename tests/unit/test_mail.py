@@ -19,7 +19,8 @@ def letter(**changed: object) -> Letter:
     values: dict[str, object] = {
         "message_id": message_id("0192f3a0-1111-7abc-8def-0123456789ab", "example.org"),
         "date": NOW,
-        "sender": "Grüße vom Beispielwerk <newsletter@example.org>",
+        "sender_name": "Grüße vom Beispielwerk",
+        "sender": "newsletter@example.org",
         "to": "mara@example.net",
         "subject": "Bitte bestätigen Sie Ihre Anmeldung - es fehlt nur noch ein Schritt, dann ist alles vollständig",
         "text": "Guten Tag,\n\nein Klick genügt:\nhttps://example.org/" + "x" * 120 + "\n",
