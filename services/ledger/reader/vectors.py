@@ -22,6 +22,12 @@ class VectorRun:
     refused_for_length: tuple[str, ...]
     """Cases that we refuse knowingly: equal sizes with equal roots that are no SHA-256 hashes."""
 
+    def __str__(self) -> str:
+        counts = f"{self.cases} cases, {len(self.disagreements)} disagreements"
+        if self.refused_for_length:
+            counts += f", {len(self.refused_for_length)} refused because a root of SHA-256 has {HASH_SIZE} bytes"
+        return "\n".join([*self.disagreements, *self.refused_for_length, counts])
+
 
 def run_vectors(path: Path) -> VectorRun:
     """Run every case of the file; raise Invalid if it is no such file."""

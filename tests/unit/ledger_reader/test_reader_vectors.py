@@ -72,6 +72,14 @@ def test_two_equal_roots_that_are_no_hashes_are_refused_and_told_apart(tmp_path:
     assert run.refused_for_length[0].startswith("consistency 1/happy:")
 
 
+def test_a_run_is_told_case_by_case_with_the_counts_last(tmp_path: Path) -> None:
+    short = consistency(size1=1, size2=1, root1=text(b"short"), root2=text(b"short"), proof=[])
+    told = str(run_vectors(written(tmp_path, [inclusion(wantErr=True)], [consistency(), short]))).split("\n")
+    assert len(told) == 3
+    assert told[0].startswith("inclusion 0/happy: accepted")
+    assert told[2].startswith("3 cases, 1 disagreements, 1 refused because")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
