@@ -1,0 +1,95 @@
+"""What every test may ask for: the real parts, a database of its own, a topic prefix of its own."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import itertools
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import asyncpg
+import pytest
+
+from tests.parts import KafkaPart, Parts, PostgresPart, plan
+
+TEMPLATE = "consent_template"
+_numbers = itertools.count(1)
+_parts = pytest.StashKey[Parts]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_parts] = Parts(plan())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Make the first line of the report say what the tests run against, also when pytest is told to be quiet."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(str(session.config.stash[_parts].plan))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the parts last, after every fixture of every session is done with them."""
+    if (parts := config.stash.get(_parts, None)) is not None:
+        parts.close()
+
+
+@pytest.fixture(scope="session")
+def kafka(pytestconfig: pytest.Config) -> KafkaPart:
+    """Return a real Kafka: `.bootstrap`, `.kind`, `.server` to stop, kill and restart it."""
+    return pytestconfig.stash[_parts].kafka()
+
+
+@pytest.fixture(scope="session")
+def postgres(pytestconfig: pytest.Config) -> PostgresPart:
+    """Return a real PostgreSQL: `.dsn(user, database)`, `.binary(name)`, `.kind`, `.server`."""
+    return pytestconfig.stash[_parts].postgres()
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database that belongs to one test alone."""
+
+    name: str
+    part: PostgresPart
+
+    def dsn(self, user: str = "postgres") -> str:
+        """Return its address for a role."""
+        return self.part.dsn(user, self.name)
+
+
+@pytest.fixture(scope="session")
+async def database_template(postgres: PostgresPart) -> AsyncIterator[str]:
+    """Yield the name of a database with every service's schema in it, migrated once, to be cloned."""
+    await _administer(postgres, f"drop database if exists {TEMPLATE} with (force)", f"create database {TEMPLATE}")
+    if importlib.util.find_spec("shared.migrations") is not None:
+        await importlib.import_module("shared.migrations").migrate(postgres.dsn(database=TEMPLATE))
+    yield TEMPLATE
+    await _administer(postgres, f"drop database {TEMPLATE} with (force)")
+
+
+@pytest.fixture
+async def database(postgres: PostgresPart, database_template: str) -> AsyncIterator[Database]:
+    """Yield a fresh database with every service's schema, dropped after the test."""
+    name = f"test_{next(_numbers)}_{secrets.token_hex(4)}"
+    await _administer(postgres, f"create database {name} template {database_template}")
+    yield Database(name, postgres)
+    await _administer(postgres, f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """Return a prefix that no other test uses, for topics and groups."""
+    return f"test-{next(_numbers)}-{secrets.token_hex(4)}."
+
+
+async def _administer(postgres: PostgresPart, *statements: str) -> None:
+    connection = await asyncpg.connect(postgres.dsn())
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()

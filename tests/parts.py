@@ -1,0 +1,250 @@
+"""One handle on the real Kafka and the real PostgreSQL that the tests run against, wherever these come from.
+
+In this order: an address from the environment (`CONSENT_LEDGER_TEST_KAFKA=host:port`,
+`CONSENT_LEDGER_TEST_POSTGRES=postgresql://superuser:password@host:port/`), a container if an engine answers and has
+the image already, else a local process. A part that cannot be had is a failure, never a skip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote, urlsplit
+
+from infra.local.kafka import Kafka
+from infra.local.postgres import Postgres, installed_programs
+from infra.local.state import LOCAL, State, free_slot
+
+KAFKA_IMAGE = "apache/kafka:4.4.0"
+POSTGRES_IMAGE = "postgres:18"
+ENGINE_ANSWERS_WITHIN = 2  # seconds
+
+
+class Server(Protocol):
+    """What a fault test does to a part."""
+
+    def stop(self) -> None: ...
+    def kill(self) -> None: ...
+    def restart(self) -> None: ...
+
+
+class Unmovable:
+    """A part that somebody else runs: it cannot be stopped from here, and a test that must do so fails."""
+
+    def stop(self) -> None:
+        pass
+
+    def kill(self) -> None:
+        raise AssertionError("this test kills a part; run it without an address in CONSENT_LEDGER_TEST_…")
+
+    restart = kill
+
+
+@dataclass(frozen=True)
+class KafkaPart:
+    """A Kafka broker: `kind` is address, container or local."""
+
+    kind: str
+    bootstrap: str
+    server: Server = field(repr=False)
+
+
+@dataclass(frozen=True)
+class PostgresPart:
+    """A PostgreSQL server: `kind` is address, container or local. Every role is trusted, none needs a password."""
+
+    kind: str
+    server: Server = field(repr=False)
+    host: str
+    port: int | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def dsn(self, user: str = "postgres", database: str = "postgres") -> str:
+        """Return the address of a database for a role."""
+        who = quote(user) if self.password is None else f"{quote(user)}:{quote(self.password)}"
+        if self.host.startswith("/"):
+            return f"postgresql://{who}@/{quote(database)}?host={quote(self.host, safe='/')}"
+        return f"postgresql://{who}@{self.host}:{self.port or 5432}/{quote(database)}"
+
+    def binary(self, name: str) -> Path:
+        """Path of psql, pg_dump, … of version 18."""
+        return installed_programs() / name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where each part will come from; made without starting anything."""
+
+    kafka: str
+    postgres: str
+
+    def __str__(self) -> str:
+        return f"real parts: Kafka {self.kafka}, PostgreSQL {self.postgres}"
+
+
+def plan(environment: Mapping[str, str] = os.environ) -> Plan:
+    """Decide where the parts come from."""
+    images = _images_at_hand()
+
+    def choose(variable: str, image: str) -> str:
+        if environment.get(variable):
+            return f"at the address in {variable}"
+        return f"in a container of {image}" if image in images else "as a local process"
+
+    return Plan(
+        kafka=choose("CONSENT_LEDGER_TEST_KAFKA", KAFKA_IMAGE),
+        postgres=choose("CONSENT_LEDGER_TEST_POSTGRES", POSTGRES_IMAGE),
+    )
+
+
+def _images_at_hand() -> set[str]:
+    """Return our images that a container engine has already; empty if none answers. Nothing is ever pulled."""
+    if not os.environ.get("DOCKER_HOST") and not Path("/var/run/docker.sock").exists():
+        return set()
+    import docker  # type: ignore[import-untyped]  # noqa: PLC0415  slow to import, and of no use without an engine
+    from docker.errors import DockerException  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    try:
+        client = docker.from_env(timeout=ENGINE_ANSWERS_WITHIN)
+        try:
+            known = {tag for image in client.images.list() for tag in image.tags}
+        finally:
+            client.close()
+    except (DockerException, OSError):
+        return set()
+    return known & {KAFKA_IMAGE, POSTGRES_IMAGE}
+
+
+class Parts:
+    """The parts of one test session: each started when first asked for, all stopped by `close`."""
+
+    def __init__(self, chosen: Plan) -> None:
+        self.plan = chosen
+        self._open = contextlib.ExitStack()
+        self._state: State | None = None
+        self._kafka: KafkaPart | None = None
+        self._postgres: PostgresPart | None = None
+
+    def kafka(self) -> KafkaPart:
+        """Return the broker, started if need be."""
+        if self._kafka is None:
+            self._kafka = self._open.enter_context(self._start_kafka())
+        return self._kafka
+
+    def postgres(self) -> PostgresPart:
+        """Return the server, started if need be."""
+        if self._postgres is None:
+            self._postgres = self._open.enter_context(self._start_postgres())
+        return self._postgres
+
+    def close(self) -> None:
+        """Stop what was started."""
+        self._open.close()
+
+    def state_folder(self) -> Path:
+        """Return a folder that no other test session uses now, emptied of what an earlier one kept."""
+        if self._state is None:
+            self._state = free_slot(LOCAL / "tests", "a test run")
+            self._open.callback(self._state.release)
+            self._state.empty()
+        return self._state.folder
+
+    @contextlib.contextmanager
+    def _start_kafka(self) -> Iterator[KafkaPart]:
+        if "address" in self.plan.kafka:
+            yield KafkaPart("address", os.environ["CONSENT_LEDGER_TEST_KAFKA"], Unmovable())
+        elif "container" in self.plan.kafka:
+            with _container(KAFKA_IMAGE, _kafka_options()) as (port, server):
+                yield KafkaPart("container", f"127.0.0.1:{port}", server)
+        else:
+            with Kafka(self.state_folder()) as broker:
+                yield KafkaPart("local", broker.bootstrap, broker)
+
+    @contextlib.contextmanager
+    def _start_postgres(self) -> Iterator[PostgresPart]:
+        if "address" in self.plan.postgres:
+            address = urlsplit(os.environ["CONSENT_LEDGER_TEST_POSTGRES"])
+            yield PostgresPart("address", Unmovable(), address.hostname or "localhost", address.port, address.password)
+        elif "container" in self.plan.postgres:
+            with _container(POSTGRES_IMAGE, _postgres_options()) as (port, server):
+                yield PostgresPart("container", server, "127.0.0.1", port)
+        else:
+            with Postgres(self.state_folder()) as server:
+                yield PostgresPart("local", server, server.socket_dir)
+
+
+@dataclass(frozen=True)
+class _Options:
+    """How an image is run; `port` is the one inside, which the engine maps to a free one outside."""
+
+    port: int
+    environment: Mapping[str, str]
+    ready: str
+    same_port_outside: bool = False
+
+
+def _postgres_options() -> _Options:
+    # The image starts once for its own set-up and then for good: the log line counts when it comes a second time.
+    return _Options(5432, {"POSTGRES_HOST_AUTH_METHOD": "trust"}, r"(?s)ready to accept connections.*ready to accept")
+
+
+def _kafka_options() -> _Options:
+    with socket.socket() as probe:  # a broker must know the port its clients use, so we choose it
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    settings = {
+        "KAFKA_NODE_ID": "1",
+        "KAFKA_PROCESS_ROLES": "broker,controller",
+        "KAFKA_LISTENERS": f"PLAINTEXT://0.0.0.0:{port},CONTROLLER://127.0.0.1:9093",
+        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://127.0.0.1:{port}",
+        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@127.0.0.1:9093",
+        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+        "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+        "KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS": "1000",
+        "KAFKA_BROKER_SESSION_TIMEOUT_MS": "2000",
+        "KAFKA_BROKER_HEARTBEAT_INTERVAL_MS": "500",
+        "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+    }
+    return _Options(port, settings, r"Kafka Server started", same_port_outside=True)
+
+
+@contextlib.contextmanager
+def _container(image: str, options: _Options) -> Iterator[tuple[int, Server]]:
+    from testcontainers.core.config import testcontainers_config  # noqa: PLC0415  slow, and seldom needed
+    from testcontainers.core.container import DockerContainer  # noqa: PLC0415
+    from testcontainers.core.wait_strategies import LogMessageWaitStrategy  # noqa: PLC0415
+
+    testcontainers_config.ryuk_disabled = True  # its image may not be here either; we stop our containers ourselves
+    container = DockerContainer(image)
+    for name, value in options.environment.items():
+        container.with_env(name, value)
+    if options.same_port_outside:
+        container.with_bind_ports(options.port, options.port)
+    else:
+        container.with_exposed_ports(options.port)
+    container.waiting_for(LogMessageWaitStrategy(options.ready).with_startup_timeout(60))
+    with container:
+        yield int(container.get_exposed_port(options.port)), _ContainerServer(container)
+
+
+class _ContainerServer:
+    def __init__(self, container: Any) -> None:
+        self._container = container
+
+    def stop(self) -> None:
+        self._container.get_wrapped_container().stop()
+
+    def kill(self) -> None:
+        self._container.get_wrapped_container().kill()
+
+    def restart(self) -> None:
+        self._container.get_wrapped_container().restart()
