@@ -1,0 +1,100 @@
+# Everything is made below this folder (.venv, .tools, .local) and in the user's cache; nothing else is touched.
+# Needs Python 3.11 or newer with venv, and the public registries or mirrors of them.
+
+PYTHON  ?= python3
+UV      ?= $(or $(shell uv --version >/dev/null 2>&1 && command -v uv),.tools/bin/uv)
+VENV    := .venv
+BIN     := $(VENV)/bin
+PLACES  := tests/browser tests/compose tests/clients  # these need parts that `make venv` does not install
+
+# uv knows nothing of pip's settings, nor pip of uv's: what is set for one of them holds for both (and for requests).
+CERTIFICATES := $(firstword $(SSL_CERT_FILE) $(PIP_CERT) $(REQUESTS_CA_BUNDLE) $(CURL_CA_BUNDLE) \
+                            $(wildcard /etc/ssl/certs/ca-certificates.crt))
+ifneq ($(CERTIFICATES),)
+export SSL_CERT_FILE      ?= $(CERTIFICATES)
+export PIP_CERT           ?= $(CERTIFICATES)
+export REQUESTS_CA_BUNDLE ?= $(CERTIFICATES)
+endif
+INDEX := $(firstword $(UV_DEFAULT_INDEX) $(PIP_INDEX_URL))
+ifneq ($(INDEX),)
+export UV_DEFAULT_INDEX ?= $(INDEX)
+export PIP_INDEX_URL    ?= $(INDEX)
+endif
+ifeq ($(shell test -w "$$HOME" && echo yes),)
+export UV_CACHE_DIR ?= $(CURDIR)/.tools/cache  # a user without a home of their own
+endif
+
+# Two makes at once in one checkout (a demo here, tests there) install one after the other.
+ONE_AT_A_TIME := $(if $(shell command -v flock 2>/dev/null),flock .)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv installed demo test test-browser lint lock clean
+
+help:
+	@echo "make demo          install what is missing, start everything, play the story, stay up (PORT=8080, ONCE=1)"
+	@echo "make test          every test that needs nothing but what is installed here"
+	@echo "make test-browser  the pages in a real browser (needs chromium and chromium-driver)"
+	@echo "make lint          style, types, imports"
+	@echo "make venv          the environment, with $(BIN)/consent-ledger"
+	@echo "make lock          pin what pyproject.toml asks for (UPGRADE=1: the newest of it)"
+	@echo "make clean         stop what runs of this checkout and remove all that was made"
+
+venv:
+	@$(ONE_AT_A_TIME) $(MAKE) --no-print-directory -s installed
+
+installed: $(VENV)/.installed
+
+.tools/bin/uv: requirements/tools.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: Python 3.11 or newer is needed; name it with PYTHON=… ($(PYTHON) is not)" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || \
+	  { echo "make: $(PYTHON) has no venv; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "make: fetching uv, which installs the rest"
+	@rm -rf .tools/bin .tools/lib
+	@$(PYTHON) -m venv .tools
+	@.tools/bin/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: \
+	  -r requirements/tools.txt
+	@touch $@
+
+# What the lock names, exactly. The one package without a wheel comes second, built by what the first step installed.
+$(VENV)/.locked: requirements/dev.txt requirements/sdist.txt | $(filter .tools/bin/uv,$(UV))
+	@echo "make: installing the pinned packages into $(VENV)"
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { rm -rf $(VENV); $(UV) venv -q --python $(PYTHON) --no-python-downloads $(VENV); }
+	@$(UV) pip sync -q --python $(BIN)/python --require-hashes --only-binary :all: requirements/dev.txt
+	@$(UV) pip install -q --python $(BIN)/python --require-hashes --no-deps --no-build-isolation -r requirements/sdist.txt
+	@touch $@
+
+# The package itself, from this folder; hatchling stands in the lock, so no index is asked.
+$(VENV)/.installed: pyproject.toml $(VENV)/.locked
+	@$(UV) pip install -q --python $(BIN)/python --no-deps --no-build-isolation --offline -e .
+	@touch $@
+
+demo: venv
+	@exec $(BIN)/python -m infra.local.demo
+
+test: venv
+	@exec $(BIN)/pytest -q $(PLACES:%=--ignore=%)
+
+test-browser: venv
+	@exec $(BIN)/pytest -q tests/browser
+
+lint: venv
+	@$(BIN)/ruff check -q .
+	@$(BIN)/ruff format -q --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+# Needs uv and the index. base.txt is what runs in production, dev.txt all of it; the sdist is pinned apart.
+COMPILE = $(UV) pip compile -q $(if $(UPGRADE),--upgrade) --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+lock: | $(filter .tools/bin/uv,$(UV))
+	@$(COMPILE) --no-emit-package dkimpy --group dev pyproject.toml -o requirements/dev.txt
+	@$(COMPILE) --no-emit-package dkimpy pyproject.toml -c requirements/dev.txt -o requirements/base.txt
+	@sed -n 's|^  "\(dkimpy[^"]*\)",.*|\1|p' pyproject.toml | $(COMPILE) --no-deps - -o requirements/sdist.txt
+	@grep -o '^uv==[^ ]*' requirements/tools.txt | $(COMPILE) - -o requirements/tools.txt.new
+	@mv requirements/tools.txt.new requirements/tools.txt
+
+clean:
+	@$(PYTHON) -m infra.local.clean
+	@rm -rf $(VENV) .tools .local build screenshots .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
