@@ -1,0 +1,165 @@
+"""The `consent-ledger` command: run services, bring Kafka and PostgreSQL to the wanted state, check and export.
+
+Exit codes: 0 as wished, 1 it is not (an invalid proof, a wrong row, a refusal), 2 the call or the file makes no sense.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shared.errors import Corrupt, Refused, Unavailable
+from shared.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+log = typer.Typer(no_args_is_help=True, help="Create, check and test the log.")
+rejected = typer.Typer(no_args_is_help=True, help="What could not be recorded.")
+register = typer.Typer(no_args_is_help=True, help="The processing register.")
+secrets = typer.Typer(no_args_is_help=True, help="The secrets of an installation.")
+app.add_typer(log, name="log")
+app.add_typer(rejected, name="rejected")
+app.add_typer(register, name="register")
+app.add_typer(secrets, name="secrets")
+
+
+def _progress(text: str) -> None:
+    """A line that long work overwrites on a terminal, and plain lines in a pipe's standard error."""
+    end = "\r" if sys.stderr.isatty() else "\n"
+    print(f"  {text}", end=end, file=sys.stderr, flush=True)
+
+
+@app.command()
+def serve(services: Annotated[list[str] | None, typer.Argument(help="Which; all if none is named.")] = None) -> None:
+    """Run some or all services until a signal comes."""
+    from services import serve as serving  # noqa: PLC0415 - each command loads only what it needs
+
+    raise typer.Exit(serving.main(services or []))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring PostgreSQL to the wanted state (roles, schemas, tables). Needs CONSENT_LEDGER_SUPERUSER_DSN."""
+    from shared import migrations  # noqa: PLC0415
+
+    settings = Settings()
+    asyncio.run(migrations.migrate(settings.superuser_dsn, secrets_dir=settings.secrets_dir))
+
+
+@app.command()
+def topics() -> None:
+    """Bring Kafka to the wanted state."""
+    from shared.topics import ensure_topics  # noqa: PLC0415
+
+    settings = Settings()
+    asyncio.run(ensure_topics(settings.kafka, settings.topic_prefix, settings.shards))
+
+
+@secrets.command("create")
+def secrets_create() -> None:
+    """Make the secrets that are missing in CONSENT_LEDGER_SECRETS_DIR; none is ever overwritten."""
+    from services.serve import CALLERS, SOURCES  # noqa: PLC0415
+    from shared.secrets import create_secrets  # noqa: PLC0415
+
+    settings = Settings()
+    create_secrets(settings.secrets_dir, os.urandom, SOURCES, CALLERS, settings.shards)
+
+
+@log.command("create")
+def log_create(shard: Annotated[int, typer.Option(help="Which shard.")] = 0) -> None:
+    """Create a log: its first leaf, its first checkpoint, the signer's files. Logs are never made implicitly."""
+    from services.ledger.create import create_log  # noqa: PLC0415
+
+    asyncio.run(create_log(Settings(), shard))
+
+
+@log.command("check")
+def log_check(shard: Annotated[int | None, typer.Option(help="Only this shard.")] = None) -> None:
+    """Re-verify everything stored by the reader alone, and name the first wrong row."""
+    from services.ledger import check  # noqa: PLC0415
+
+    raise typer.Exit(asyncio.run(check.main(Settings(), shard, _progress)))
+
+
+@log.command("vectors")
+def log_vectors(
+    file: Annotated[Path, typer.Argument(help="JSON of RFC 9162 proof cases, see docs/formats.md.")],
+) -> None:
+    """Run proof cases through our verifier; exit 1 on any disagreement."""
+    from services.ledger.reader.vectors import run_vectors  # noqa: PLC0415
+
+    result = run_vectors(file)
+    print(result)
+
+
+@app.command()
+def evidence(
+    subject: Annotated[str, typer.Argument(help="The subject's id, as a receipt shows it.")],
+    matter: Annotated[str, typer.Argument(metavar="PURPOSE/CHANNEL")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the ZIP.")],
+    reason: Annotated[str, typer.Option(help="Why; recorded with the disclosure of the keys.")] = "evidence export",
+) -> None:
+    """Export an evidence bundle: one canonical ZIP that `verify` checks offline."""
+    from services.ledger.evidence import export  # noqa: PLC0415
+
+    purpose, _, channel = matter.partition("/")
+    asyncio.run(export(Settings(), subject, purpose, channel, output, reason))
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="A receipt (JSON) or an evidence bundle (ZIP).")],
+    vkey: Annotated[Path | None, typer.Option(help="File with the log's verifier key, obtained independently.")] = None,
+) -> None:
+    """Verify a receipt or a bundle offline, step by step."""
+    from services.ledger.reader.verify import main as verify_main  # noqa: PLC0415
+
+    raise typer.Exit(verify_main(file, vkey))
+
+
+@rejected.command("list")
+def rejected_list() -> None:
+    """What could not be recorded, with the reason of each, as JSON lines."""
+    from services.ledger.rejects import rejected_rows  # noqa: PLC0415
+
+    for row in asyncio.run(rejected_rows(Settings())):
+        print(json.dumps(row))
+
+
+@register.command("lint")
+def register_lint() -> None:
+    """Report contradictions in the register; exit 1 if there are any."""
+    from shared.register import load  # noqa: PLC0415
+
+    findings = load().lint()
+    for finding in findings:
+        print(finding)
+    raise typer.Exit(1 if findings else 0)
+
+
+@register.command("export")
+def register_export() -> None:
+    """The register as canonical JSON; its SHA-256 is the version that statements carry."""
+    from shared.register import load  # noqa: PLC0415
+
+    sys.stdout.buffer.write(load().snapshot() + b"\n")
+
+
+def main() -> Any:
+    """Run the command; the three errors become one line each and an exit code."""
+    try:
+        return app()
+    except Refused as error:
+        print(f"consent-ledger: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except Unavailable as error:
+        print(f"consent-ledger: {error} is not reachable; try again when it is.", file=sys.stderr)
+        raise SystemExit(1) from None
+    except Corrupt as error:
+        print(f"consent-ledger: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,127 @@
+"""Runs services: any of them in one process, or all of them as four processes that stand and fall together.
+
+With cli.py the only file that imports several services. One machine: `web` (every service with pages or an API,
+their relays and followers), `ledger-append`, `ledger-seal`, `audience`. Several machines: the same names, one a role.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import importlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import uvloop
+
+from services.start import api as start
+from shared import logs
+from shared.access import Access
+from shared.errors import Corrupt
+from shared.metrics import Metrics
+from shared.process import Running, run, serve_http, until_available, worker_app
+from shared.secrets import Secrets
+from shared.settings import Settings
+from shared.web import combine, watch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+ROLES: Final = {
+    "newsletter": ("services.newsletter.main", "open"),
+    "subjects": ("services.subjects.main", "open"),
+    "ledger": ("services.ledger.main", "open"),
+    "marketing": ("services.marketing.main", "open"),
+    "ledger-append": ("services.ledger.main", "open_append"),
+    "ledger-seal": ("services.ledger.main", "open_seal"),
+    "audience": ("services.marketing.main", "open_audience"),
+}
+WEB: Final = ("subjects", "ledger", "newsletter", "marketing")
+PROCESSES: Final = ("web", "ledger-append", "ledger-seal", "audience")
+
+SOURCES: Final = ("newsletter", "marketing")
+CALLERS: Final = ("newsletter", "marketing", "audience", "subjects", "ledger", "compliance", "operator", "demo")
+
+log = logs.logger("serve")
+
+
+async def open_role(role: str, settings: Settings) -> Running:
+    """One role's doors and tasks; modules are imported here, so a process holds only what it runs."""
+    module, function = ROLES[role]
+    opener: Callable[[Settings], Awaitable[Running]] = getattr(importlib.import_module(module), function)
+    return await until_available(functools.partial(opener, settings))
+
+
+async def serve(roles: Sequence[str], settings: Settings, name: str) -> int:
+    """Serve these roles in this process until a signal comes; exit status as of shared.process.run."""
+    logs.configure(settings.log_level, name)
+    running = {role: await open_role(role, settings) for role in roles}
+    apps = [one.app for one in running.values() if one.app is not None]
+    tasks = {task: factory for one in running.values() for task, factory in one.tasks.items()}
+    access = Access.load(Secrets(settings.secrets_dir))
+    if apps:
+        apps.append(start.app(running, access, demo=settings.demo))
+        if settings.demo:
+            from infra.local import inbox  # noqa: PLC0415 - the demo's mail server is no part of an installation
+
+            mails = inbox.Inbox(Path(os.environ["CONSENT_LEDGER_INBOX"]))
+            apps.append(inbox.create_app(mails, access))
+            tasks["inbox.smtp"] = functools.partial(inbox.serve_smtp, mails, settings.smtp_host, settings.smtp_port)
+        tasks["http"] = functools.partial(serve_http, combine(apps), settings.host, settings.port)
+        for app in apps:
+            tasks[f"{app.state.name}.watch"] = functools.partial(watch, app, asyncio.sleep)
+    else:
+        (role,) = roles
+        app = worker_app(role, access, Metrics(role), running[role].ready)
+        tasks["http"] = functools.partial(serve_http, app, settings.host, settings.worker_port)
+    try:
+        return await run(tasks)
+    finally:
+        for one in reversed(running.values()):
+            with contextlib.suppress(Exception):
+                await one.close()
+
+
+def supervise() -> int:
+    """All as four processes; when one ends, the others are asked to, and its status is ours."""
+    children = {name: subprocess.Popen([sys.argv[0], "serve", name]) for name in PROCESSES}  # noqa: S603
+    asked = False
+
+    def stop(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        for child in children.values():
+            child.terminate()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+    if not asked:
+        ended = next(name for name, child in children.items() if child.poll() is not None)
+        print(f"consent-ledger: {ended} ended; stopping the others", file=sys.stderr)  # noqa: T201
+    for child in children.values():
+        child.terminate()
+    return max(child.wait() for child in children.values())
+
+
+def main(names: Sequence[str]) -> int:
+    """Serve what is named; nothing named is everything."""
+    if not names:
+        return supervise()
+    roles = [role for name in names for role in (WEB if name == "web" else (name,))]
+    unknown = sorted(set(roles) - set(ROLES))
+    if unknown:
+        known = ", ".join(("web", *ROLES))
+        print(f"consent-ledger: no service is called {', '.join(unknown)}. There are: {known}.", file=sys.stderr)  # noqa: T201
+        return 2
+    settings = Settings()
+    try:
+        return uvloop.run(serve(roles, settings, "+".join(names)))
+    except Corrupt as error:
+        log.critical("corrupt", what=error.what, where=error.where)
+        return 1
