@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from shared.client import Response
+from shared.contact_points import parse_email
 from shared.errors import Corrupt, Unavailable
 from shared.events.types import Attachment
 
@@ -70,13 +71,12 @@ def message_id(statement: str, domain: str) -> str:
 
 
 def _mailbox(address: str) -> tuple[str, bool]:
-    """An address for envelope and header, and whether it needs SMTPUTF8 (RFC 6531).
+    """An address for envelope and header, and whether it needs SMTPUTF8 (RFC 6531); Refused if it is none.
 
-    A domain always has an ASCII form and is sent in it; a local part has none.
+    A domain always has an ASCII form and is sent in it; a local part has none and is kept as typed.
     """
-    local, _, domain = address.rpartition("@")
-    if not domain.isascii():
-        domain = domain.encode("idna").decode("ascii")
+    local = address.strip(" ").rpartition("@")[0]
+    domain = parse_email(address).normalised.rpartition("@")[2]
     return f"{local}@{domain}", not local.isascii()
 
 

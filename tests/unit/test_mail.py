@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from shared.errors import Refused
 from shared.mail import Letter, compose, message_id, sign
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -119,8 +120,8 @@ def test_no_second_way_out_can_be_added(key: tuple[bytes, bytes]) -> None:
 
 
 def test_an_internationalised_domain_is_sent_in_its_ascii_form() -> None:
-    raw = compose(letter(to="mara@bücher.example"))
-    assert b"To: mara@xn--bcher-kva.example\r\n" in raw
+    raw = compose(letter(to="mara@bücherstraße.example"))
+    assert b"To: mara@xn--bcherstrae-e4a35a.example\r\n" in raw
     assert raw.isascii()
 
 
@@ -130,7 +131,7 @@ def test_an_internationalised_mailbox_is_kept_as_typed() -> None:
 
 
 def test_a_header_cannot_be_smuggled_in() -> None:
-    with pytest.raises(Exception, match=r"."):
+    with pytest.raises(Refused):
         compose(letter(to="mara@example.net\r\nBcc: all@example.org"))
     with pytest.raises(ValueError, match=r"."):
         compose(letter(subject="Hallo\r\nBcc: all@example.org"))
