@@ -170,7 +170,8 @@ async def test_postgres_works_where_a_socket_path_would_be_too_long_or_hold_a_co
         assert len(os.fsencode(server.socket_dir)) + len("/.s.PGSQL.5432") < 100
         assert await answers(server.dsn()) == 1
         assert permissions(server.socket_dir) == "drwx------"
-    assert permissions(server.socket_dir) == ""
+    # Under root in a closed checkout it is near its data, in the spare place; else below the temporary directory.
+    assert permissions(server.socket_dir) == "" or server.socket_dir.startswith(str(state.spare_folder()))
 
 
 async def test_kafka_works_below_a_long_path_with_commas_and_umlauts(folder: Path) -> None:
