@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiosmtpd.smtp import SMTP
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from markupsafe import Markup, escape
 
@@ -127,28 +127,24 @@ def create_app(inbox: Inbox, access: Access) -> FastAPI:
             raise Refused("no-such-mail", "There is no such mail. Open /inbox for the list.", status=404)
         return mail
 
-    @app.get("/inbox")
-    @open_to_everyone
+    @app.get("/inbox", dependencies=[Depends(open_to_everyone)])
     async def list_page(request: Request) -> HTMLResponse:
         mails = [mail.summary() for mail in reversed(inbox.all())]
         return pages.render("inbox.html", web.language(request), mails=mails)
 
-    @app.get("/inbox/messages")
-    @open_to_everyone
+    @app.get("/inbox/messages", dependencies=[Depends(open_to_everyone)])
     async def messages(to: str | None = None) -> JSONResponse:
         return JSONResponse([mail.summary() for mail in inbox.all(to)])
 
-    @app.get("/inbox/messages/{mail_id}")
-    @open_to_everyone
+    @app.get("/inbox/messages/{mail_id}", dependencies=[Depends(open_to_everyone)])
     async def message_page(request: Request, mail_id: str) -> HTMLResponse:
         mail = found(mail_id)
-        headers = [(name, str(value)) for name, value in mail.message.items() if name.lower() != "dkim-signature"]
+        fields = [(name, str(value)) for name, value in mail.message.items() if name.lower() != "dkim-signature"]
         return pages.render(
-            "mail.html", web.language(request), mail=mail.summary(), headers=headers, body=_with_links(mail.text())
+            "mail.html", web.language(request), mail=mail.summary(), fields=fields, body=_with_links(mail.text())
         )
 
-    @app.get("/inbox/messages/{mail_id}/raw")
-    @open_to_everyone
+    @app.get("/inbox/messages/{mail_id}/raw", dependencies=[Depends(open_to_everyone)])
     async def raw(mail_id: str) -> Response:
         return Response(found(mail_id).raw, media_type="message/rfc822")
 

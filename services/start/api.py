@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse
 
 from shared.access import Access, open_to_everyone
@@ -24,8 +24,7 @@ def app(running: Mapping[str, Running], access: Access, *, demo: bool) -> FastAP
         "start", access=access, metrics=Metrics("start"), ready=ready, prefix="", error_page=pages.error
     )
 
-    @application.get("/")
-    @open_to_everyone
+    @application.get("/", dependencies=[Depends(open_to_everyone)])
     async def start(request: Request) -> HTMLResponse:
         states: dict[str, bool] = {}
         for role, one in running.items():
