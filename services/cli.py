@@ -63,11 +63,12 @@ def topics() -> None:
 @secrets.command("create")
 def secrets_create() -> None:
     """Make the secrets that are missing in CONSENT_LEDGER_SECRETS_DIR; none is ever overwritten."""
-    from services.serve import CALLERS, SOURCES  # noqa: PLC0415
+    from shared.access import grants  # noqa: PLC0415
+    from shared.register import load  # noqa: PLC0415
     from shared.secrets import create_secrets  # noqa: PLC0415
 
     settings = Settings()
-    create_secrets(settings.secrets_dir, os.urandom, SOURCES, CALLERS, settings.shards)
+    create_secrets(settings.secrets_dir, os.urandom, load().sources, grants(), settings.shards)
 
 
 @log.command("create")

@@ -44,9 +44,6 @@ ROLES: Final = {
 WEB: Final = ("subjects", "ledger", "newsletter", "marketing")
 PROCESSES: Final = ("web", "ledger-append", "ledger-seal", "audience")
 
-SOURCES: Final = ("newsletter", "marketing")
-CALLERS: Final = ("newsletter", "marketing", "audience", "subjects", "ledger", "compliance", "operator", "demo")
-
 log = logs.logger("serve")
 
 

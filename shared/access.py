@@ -29,6 +29,14 @@ _DECLARED: Final = "__access__"
 _NEVER_A_SECRET: Final = "-"
 
 
+GRANTS: Final = Path(__file__).with_name("grants.toml")
+
+
+def grants(path: Path = GRANTS) -> dict[str, list[str]]:
+    """Every caller with its scopes, from the file beside this one."""
+    return tomllib.loads(path.read_text("utf-8"))
+
+
 class Access:
     """The callers of this installation, their secrets and what each may do."""
 
@@ -37,8 +45,8 @@ class Access:
         self._grants = {caller: frozenset(scopes) for caller, scopes in grants.items()}
 
     @classmethod
-    def load(cls, secrets: Secrets, grants: Path = Path(__file__).with_name("grants.toml")) -> "Access":
-        return cls(secrets.callers(), tomllib.loads(grants.read_text("utf-8")))
+    def load(cls, secrets: Secrets, path: Path = GRANTS) -> "Access":
+        return cls(secrets.callers(), grants(path))
 
     def caller(self, authorization: str | None) -> str:
         """The caller a header proves; Refused 401 otherwise. Takes as long for an unknown caller as for a known one."""
