@@ -16,6 +16,7 @@ from pathlib import Path
 
 PINS = Path(__file__).with_name("kafka-jars.txt")
 MAVEN_CENTRAL = "https://repo.maven.apache.org/maven2"
+SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"  # Debian's name, and most others'
 FETCHERS = 8
 ATTEMPTS = 3
 TIMEOUT = 15  # seconds without a byte
@@ -160,12 +161,13 @@ def _from_maven() -> Callable[[Jar, Path], Path]:
 
 
 def _trust_what_pip_trusts() -> None:
-    """Let the resolver's HTTP library (requests) see the certificates that were named for pip or for OpenSSL."""
-    if not (os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")):
-        for variable in ("PIP_CERT", "SSL_CERT_FILE"):
-            if bundle := os.environ.get(variable):
-                os.environ["REQUESTS_CA_BUNDLE"] = bundle
-                return
+    """Let the resolver's HTTP library (requests) see the certificates of this machine, as the Makefile does for pip."""
+    if os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE"):
+        return
+    named = (os.environ.get("SSL_CERT_FILE"), os.environ.get("PIP_CERT"), SYSTEM_CERTIFICATES)
+    found = next((bundle for bundle in named if bundle and Path(bundle).exists()), None)
+    if found is not None:  # else requests has a list of its own
+        os.environ["REQUESTS_CA_BUNDLE"] = found
 
 
 def _advice(folder: Path, missing: Sequence[Jar], error: Exception) -> str:
