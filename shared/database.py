@@ -30,8 +30,11 @@ _TRY_AGAIN: Final = (
     asyncpg.OperatorInterventionError,  # shutdown, cancelled statement, cannot connect now
     asyncpg.TransactionRollbackError,  # deadlock, serialization
     asyncpg.LockNotAvailableError,
-    asyncpg.InvalidTransactionStateError,  # timeouts that end a transaction, a failed one still used
-    asyncpg.exceptions.PostgresSystemError,
+    asyncpg.TransactionTimeoutError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,  # a standby that is not promoted yet
+    asyncpg.InvalidCachedStatementError,  # a migration changed a table under us
+    asyncpg.PostgresSystemError,
     OSError,
     TimeoutError,
     EOFError,
@@ -100,7 +103,7 @@ class Signal:
         self._waiting.clear()
 
     async def wait(self, timeout: float, since: int | None = None) -> bool:  # noqa: ASYNC109 - the safety net is the point
-        """True as soon as something was said after `since` (after the last `wait` if not given); False at the timeout."""
+        """True as soon as something was said after `since` (or after the last `wait`); False at the timeout."""
         if since is None:
             since = self._seen
         if self._changed == since:

@@ -16,12 +16,11 @@ Random = Callable[[int], bytes]
 SYSTEM_SUBJECT: Final = "0.system"
 """Facts without a person; the one subject that is not a UUID and whose key is never destroyed."""
 
-UUID_PATTERN: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-SUBJECT_PATTERN: Final = rf"(?:0\.system|(?:0|[1-9][0-9]{{0,9}})\.{UUID_PATTERN})"
+UUID_PATTERN: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+SUBJECT_PATTERN: Final = rf"(?:0\.system|(?:0|[1-9][0-9]{{0,8}})\.{UUID_PATTERN})"
 SOURCE_PATTERN: Final = r"[a-z][a-z0-9-]{0,31}"
 
 _SUBJECT: Final = re.compile(SUBJECT_PATTERN + r"\Z", re.ASCII)
-_MAX_SHARD: Final = 2**32 - 1
 _DAY_MS: Final = 86_400_000
 
 
@@ -43,7 +42,7 @@ def subject_id(shard: int, now: datetime, random: Random) -> str:
 
 
 def is_subject(text: str) -> bool:
-    return _SUBJECT.match(text) is not None and int(text.split(".", 1)[0]) <= _MAX_SHARD
+    return _SUBJECT.match(text) is not None
 
 
 def shard_of(subject: str) -> int:

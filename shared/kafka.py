@@ -1,4 +1,4 @@
-"""The edges to Kafka: a producer whose `send` means "kept by the brokers", a consumer that only follows what it is told.
+"""The edges to Kafka: a producer whose `send` means "kept by the brokers", a consumer that reads what it is told to.
 
 Faults are injected here: keep both thin. Positions live in PostgreSQL beside what was made of the messages,
 so there are no consumer groups and no committed offsets.

@@ -1,0 +1,9 @@
+"""Following the recorded history: one mechanism for every service that acts on facts.
+
+`follower.sql` is included by the migrations of every service that folds; `<schema>_applied` says that it did.
+"""
+
+from shared.follower.follower import Follower
+from shared.follower.records import Heartbeat, Kind, Recorded
+
+__all__ = ["Follower", "Heartbeat", "Kind", "Recorded"]

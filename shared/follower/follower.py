@@ -1,0 +1,256 @@
+"""Folds the recorded history into a service's own tables, each index exactly once.
+
+Kafka only makes it quick: whatever it loses, repeats or disorders, the position in PostgreSQL decides what comes
+next, and what is missing is fetched from the ledger. Every projection can therefore be rebuilt from index 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+from shared import logs, wire
+from shared.backoff import Backoff
+from shared.client import ServiceClient
+from shared.clock import Clock
+from shared.database import Database, Transaction
+from shared.errors import Corrupt, Refused, Unavailable
+from shared.follower.records import Heartbeat, Recorded
+from shared.kafka import Consumer, Message, OutOfRange
+from shared.metrics import Metrics
+
+Apply = Callable[[Transaction, Recorded], Awaitable[None]]
+OnHeartbeat = Callable[[Heartbeat], Awaitable[None]]
+
+_PAGE: Final = 1000
+_FETCH_MS: Final = 1000
+_SILENCE_SECONDS: Final = 10.0
+
+_KNOWN = "insert into position (shard) select * from unnest($1::integer[]) on conflict do nothing"
+_WHERE = "select next from position where shard = $1"
+_CLAIM = "select next from position where shard = $1 for update"
+_MOVE = """
+with moved as (update position set next = $2, applied_at = clock_timestamp() where shard = $1 returning 1)
+select pg_notify(current_schema() || '_applied', '') from moved
+"""
+
+
+class Follower:
+    """Run one per process of the service; several at once are safe, the position's row lock orders them."""
+
+    def __init__(  # noqa: PLR0913
+        self,
+        name: str,
+        database: Database,
+        consumer: Callable[[], Consumer],
+        ledger: ServiceClient,
+        publisher_key: bytes,
+        origins: Mapping[int, str],
+        apply: Apply,
+        *,
+        clock: Clock,
+        on_heartbeat: OnHeartbeat | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """`consumer` makes a Consumer of every shard's partition of `consent.recorded`, without positions;
+        `origins` is the log's name per shard; `apply` does only SQL on the transaction it is given."""
+        self._name = name
+        self._database = database
+        self._consumer = consumer
+        self._ledger = ledger
+        self._publisher_key = publisher_key
+        self._origins = dict(origins)
+        self._apply = apply
+        self._clock = clock
+        self._on_heartbeat = on_heartbeat
+        self._log = logs.logger(f"follower.{name}")
+        self._batch = _PAGE
+        self._trouble: str | None = "starting"
+        self._applied: dict[int, int] = {}
+        self._heartbeats: dict[int, Heartbeat] = {}
+        metrics = metrics or Metrics(name)
+        self._position = metrics.gauge("follower_position", "Index of the next record to fold", ("shard",))
+        self._behind = metrics.gauge("follower_behind", "Sealed records that are not folded yet", ("shard",))
+        self._doubtful = metrics.counter("follower_doubtful_total", "Messages without a valid MAC or form", ("kind",))
+        self._fetched = metrics.counter("follower_fetched_total", "Records fetched from the ledger, not from Kafka")
+
+    def ready(self) -> dict[str, bool | str]:
+        """For the readiness of the service."""
+        return {"follower": self._trouble or True}
+
+    def applied(self, shard: int) -> int:
+        """Index of the next record to fold, as last committed by this process."""
+        return self._applied.get(shard, 0)
+
+    def heartbeat(self, shard: int) -> Heartbeat | None:
+        """The newest heartbeat, once everything it speaks of is folded."""
+        return self._heartbeats.get(shard)
+
+    async def run(self) -> None:
+        """Until cancelled. What PostgreSQL, Kafka or the ledger do only slows it down; Corrupt ends it."""
+        backoff = Backoff()
+        while True:
+            consumer = self._consumer()
+            try:
+                await consumer.start()
+                await self._follow(consumer, backoff)
+            except Unavailable as error:
+                self._note(error.service)
+                self._batch = max(1, self._batch // 2)
+            except Refused as error:
+                # The ledger does not know us or this shard: a matter of installation that may still be put right.
+                self._note(error.code)
+            except OutOfRange:
+                # Retention overtook us or the topic was made anew: start over, the ledger has what is missing.
+                self._note("position out of range")
+            finally:
+                await consumer.stop()
+            await backoff.pause()
+
+    def _note(self, trouble: str) -> None:
+        if self._trouble != trouble:
+            self._log.warning("follower-waits", why=trouble)
+        self._trouble = trouble
+
+    async def _follow(self, consumer: Consumer, backoff: Backoff) -> None:
+        await self._database.execute(_KNOWN, sorted(self._origins))
+        # The ends are taken before the ledger is asked: what is published after them is read from Kafka, what was
+        # published before them is sealed and therefore in the ledger's answer. The other order would leave a hole.
+        for shard, end in (await consumer.end_offsets()).items():
+            consumer.seek(shard, end)
+        for shard in self._origins:
+            await self._catch_up(shard)
+        self._trouble = None
+        backoff.reset()
+        heard = asyncio.get_running_loop().time()
+        while True:
+            messages = await consumer.fetch(_PAGE, _FETCH_MS)
+            now = asyncio.get_running_loop().time()
+            if messages:
+                heard = now
+                for shard in sorted({message.partition for message in messages}):
+                    await self._persist(shard, [message for message in messages if message.partition == shard])
+            elif now - heard > _SILENCE_SECONDS:
+                # A heartbeat comes every second: silence means that this consumer or the publisher is stuck.
+                raise Unavailable("kafka")
+
+    async def _persist(self, shard: int, messages: Sequence[Message]) -> None:
+        """Take what was fetched, however long PostgreSQL or the ledger are away: the consumer has moved on."""
+        backoff = Backoff()
+        records, heartbeat = self._read(shard, messages)
+        while True:
+            try:
+                await self._take(shard, records, heartbeat)
+            except Unavailable as error:
+                self._note(error.service)
+                # What made one transaction too slow may not hurt a smaller one.
+                self._batch = max(1, self._batch // 2)
+                await backoff.pause()
+            else:
+                self._batch = min(_PAGE, self._batch * 2)
+                self._trouble = None
+                return
+
+    def _read(self, shard: int, messages: Sequence[Message]) -> tuple[list[Recorded], Heartbeat | None]:
+        """What the publisher said; what is not provably its word is counted and left out. If that was a leaf, the
+        gap it leaves is noticed by the next index or heartbeat."""
+        records: list[Recorded] = []
+        heartbeat: Heartbeat | None = None
+        for message in messages:
+            kind = message.headers.get("kind", b"").decode("ascii", "replace")
+            expected = wire.recorded_mac(self._publisher_key, self._origins[shard], kind, message.value)
+            try:
+                if kind not in {"leaf", "heartbeat"} or not wire.mac_holds(expected, message.headers.get("mac")):
+                    raise wire.MalformedRecord
+                if kind == "leaf":
+                    records.append(Recorded.read(message.value))
+                else:
+                    heartbeat = Heartbeat.read(message.value, self._clock())
+            except wire.MalformedRecord:
+                known = kind if kind in {"leaf", "heartbeat"} else "other"
+                self._doubtful.labels(known).inc()
+                self._log.error("doubtful-message", kind=known, shard=shard, offset=message.offset)
+        # The MAC covers the origin, so that a record of another shard cannot get here.
+        return sorted(records, key=lambda record: record.index), heartbeat
+
+    async def _take(self, shard: int, records: Sequence[Recorded], heartbeat: Heartbeat | None) -> None:
+        position = await self._fold(shard, records)
+        if heartbeat is None:
+            return
+        if heartbeat.size > position:
+            position = await self._catch_up(shard)
+        self._behind.labels(str(shard)).set(max(0, heartbeat.size - position))
+        self._heartbeats[shard] = heartbeat
+        if self._on_heartbeat is not None:
+            await self._on_heartbeat(heartbeat)
+
+    async def _fold(self, shard: int, records: Sequence[Recorded]) -> int:
+        """Fold what is new of these records, in index order, and fetch what is missing between them."""
+        position = self._applied.get(shard)
+        if position is None:
+            position = await self._database.fetchval(_WHERE, shard)
+        waiting = [record for record in records if record.index >= position]
+        while waiting:
+            if waiting[0].index > position:
+                missing, size = await self._fetch(shard, position, min(_PAGE, waiting[0].index - position))
+                if not missing:
+                    what = f"the ledger ends at {size}, record {waiting[0].index} was published"
+                    raise Corrupt(what, f"shard {shard}")
+                position = await self._commit(shard, missing)
+            else:
+                position = await self._commit(shard, waiting[: self._batch])
+            waiting = [record for record in waiting if record.index >= position]
+        return position
+
+    async def _commit(self, shard: int, records: Sequence[Recorded]) -> int:
+        """One transaction: those of the records that continue the position, the position itself. Its new value."""
+        async with self._database.transaction() as tx:
+            position: int = await tx.fetchval(_CLAIM, shard)
+            began = position
+            for record in records:
+                if record.index < position:
+                    continue  # repeated, or folded by another process
+                if record.index > position:
+                    break  # a gap; the caller fetches it
+                await self._apply(tx, record)
+                position += 1
+            if position != began:
+                await tx.execute(_MOVE, shard, position)
+        # If we stop before the commit nothing is folded; after it, everything is, and the position says so.
+        self._applied[shard] = position
+        self._position.labels(str(shard)).set(position)
+        return position
+
+    async def _catch_up(self, shard: int) -> int:
+        """Fold from the ledger until its sealed size is reached."""
+        position: int = await self._database.fetchval(_WHERE, shard)
+        while True:
+            records, size = await self._fetch(shard, position, min(_PAGE, self._batch))
+            if size < position:
+                what = f"the ledger ends at {size}, {position} records are folded here: was it restored?"
+                raise Corrupt(what, f"shard {shard}")
+            if not records:
+                self._applied[shard] = position
+                return position
+            position = await self._commit(shard, records)
+
+    async def _fetch(self, shard: int, start: int, limit: int) -> tuple[list[Recorded], int]:
+        """Records from the ledger, and its sealed size."""
+        answer = await self._ledger.get(
+            "/ledger/records", params={"shard": shard, "from": start, "limit": limit}, timeout=15
+        )
+        try:
+            document = answer.json()
+            size = int(document["size"])
+            records = [Recorded.read(base64.b64decode(text, validate=True)) for text in document["records"]]
+        except (KeyError, TypeError, ValueError, wire.MalformedRecord):
+            raise Unavailable("ledger") from None
+        if any(record.shard != shard for record in records) or [r.index for r in records] != list(
+            range(start, start + len(records))
+        ):
+            raise Unavailable("ledger")
+        if records:
+            self._fetched.inc(len(records))
+        return records, size

@@ -1,0 +1,424 @@
+"""Carries statements from the outbox to the ledger and ticks them off when the ledger has sealed them.
+
+Numbers are committed before anything is sent, so a number never names two statements. Everything may be sent more
+than once: the ledger drops exact repetitions. A row is done when the ledger says so, and only then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Final
+
+from shared import logs, wire
+from shared.backoff import Backoff
+from shared.client import ServiceClient
+from shared.clock import Clock, rfc3339
+from shared.database import Database, Lock, Row
+from shared.errors import Corrupt, Refused, Unavailable
+from shared.kafka import Outgoing, Producer
+from shared.metrics import Metrics
+
+_BATCH: Final = 1000
+_ALIVE_SECONDS: Final = 1.0
+_SAFETY_NET_SECONDS: Final = 1.0
+_ACCEPTANCE: Final = timedelta(seconds=2)
+_POLL_SECONDS: Final = 2
+_TIDY_SECONDS: Final = 600.0
+_LONGEST_RESEND_SECONDS: Final = 60.0
+
+_UNNUMBERED = "select exists (select from outbox where sequence is null)"
+# Taken before the numbering statement, which needs a snapshot that sees what an earlier relay numbered.
+_NUMBERING_ALONE = "lock table outbox_sequence in share row exclusive mode"
+_NUMBER = """
+with waiting as (
+    select id, shard, row_number() over (partition by shard order by accepted_at, id) as place
+    from (select id, shard, accepted_at from outbox where sequence is null order by accepted_at, id limit $1) as oldest
+),
+counted as (select shard, count(*) as number from waiting group by shard),
+counters as (
+    insert into outbox_sequence as counter (shard, last) select shard, number from counted
+    on conflict (shard) do update set last = counter.last + excluded.last
+    returning shard, last
+)
+update outbox set sequence = counters.last - counted.number + waiting.place
+from waiting join counted using (shard) join counters using (shard)
+where outbox.id = waiting.id
+"""
+_UNSENT = """
+select id, shard, sequence, statement from outbox
+where sequence is not null and sent_at is null order by shard, sequence limit $1
+"""
+_OVERDUE = """
+select id, shard, sequence, statement from outbox
+where shard = $1 and sequence is not null and sealed_at is null and sent_at < clock_timestamp() - $2::interval
+order by sequence limit $3
+"""
+_SENT = "update outbox set sent_at = clock_timestamp() where id = any($1::uuid[]) and sealed_at is null"
+_FIRST_UNSEALED = "select min(sequence) from outbox where shard = $1 and sealed_at is null and sent_at is not null"
+_LAST = "select coalesce((select last from outbox_sequence where shard = $1), 0)"
+_DONE = """
+with answered as (
+    select * from unnest($4::bigint[], $5::text[], $6::text[], $7::bigint[]) as a (sequence, result, reason, index)
+),
+done as (
+    update outbox set sealed_at = clock_timestamp(), result = coalesce(answered.result, 'recorded'),
+        reason = answered.reason, index = answered.index
+    from (select sequence from outbox where shard = $1 and sequence > $2 and sequence <= $3 and sealed_at is null) as open
+        left join answered using (sequence)
+    where outbox.shard = $1 and outbox.sequence = open.sequence
+    returning outbox.result
+)
+select count(*) as done, count(*) filter (where result = 'rejected') as rejected,
+    pg_notify(current_schema() || '_sealed', '')
+from done
+"""
+_RUNNING = """
+select now() as at, (
+    select min(xact_start) from pg_stat_activity
+    where datname = current_database() and usename = current_user and backend_xid is not null
+) as oldest
+"""
+_STANDING = """
+select shard,
+    coalesce((select last from outbox_sequence as s where s.shard = n.shard), 0) as last,
+    (select min(accepted_at) from outbox as o where o.shard = n.shard and o.sealed_at is null) as oldest,
+    (select count(*) from outbox as o where o.shard = n.shard and o.sealed_at is null) as unsealed
+from unnest($1::integer[]) as n (shard)
+"""
+_REJECTED = "select count(*) from outbox where result = 'rejected'"
+_TIDY = """
+delete from outbox where id in (
+    select id from outbox where sealed_at < clock_timestamp() - $1::interval and result <> 'rejected' limit 5000
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one source stands on one shard: `all_before` is the mark, everything accepted earlier is sealed."""
+
+    shard: int
+    last: int
+    unsealed: int
+    all_before: datetime
+    waiting_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Stuck:
+    """The lowest number last sent again (0: none), and the pause until it is looked at next."""
+
+    first: int
+    pause: float
+
+
+class Relay:
+    """Run one per process of the service; the advisory lock lets one at a time work, and another take over."""
+
+    def __init__(  # noqa: PLR0913
+        self,
+        source: str,
+        database: Database,
+        producer: Producer,
+        ledger: ServiceClient,
+        key: tuple[str, bytes],
+        *,
+        topic: str,
+        origins: Mapping[int, str],
+        clock: Clock,
+        metrics: Metrics | None = None,
+        on_sealed: Callable[[], Awaitable[None]] | None = None,
+        resend_after: float = 10.0,
+        keep: timedelta = timedelta(days=3),
+    ) -> None:
+        """`key` is (key id, key) as `Secrets.own_source_key` gives it; `origins` is the log's name per shard."""
+        self._source = source
+        self._database = database
+        self._producer = producer
+        self._ledger = ledger
+        self._key_id, self._key = key
+        self._topic = topic
+        self._origins = dict(origins)
+        self._clock = clock
+        self._on_sealed = on_sealed
+        self._resend_after = resend_after
+        self._keep = keep
+        self._log = logs.logger(f"relay.{source}")
+        self._put = database.listen(f"{database.schema}_outbox")
+        self._sent = {shard: asyncio.Event() for shard in self._origins}
+        self._stuck = {shard: _Stuck(0, resend_after) for shard in self._origins}
+        self._standing: dict[int, Standing] = {}
+        self._holding = False
+        self._failing: set[str] = set()
+        metrics = metrics or Metrics(source)
+        self._unsealed = metrics.gauge("outbox_unsealed", "Statements accepted and not yet sealed", ("shard",))
+        self._waiting = metrics.gauge(
+            "outbox_oldest_unsealed_seconds", "Age of the oldest statement that is not sealed", ("shard",)
+        )
+        self._rejected = metrics.gauge("outbox_rejected", "Statements that the ledger has rejected")
+        self._sends = metrics.counter("outbox_sent_total", "Statements sent, repetitions included")
+        self._resends = metrics.counter("outbox_resent_total", "Statements sent again because they were not sealed")
+
+    def ready(self) -> dict[str, bool | str]:
+        """For the readiness of the service: what does not work, by name. Another process may hold the relay."""
+        late = sum(standing.waiting_seconds > self._resend_after for standing in self._standing.values())
+        parts: dict[str, bool | str] = {"relay": ", ".join(sorted(self._failing)) or True}
+        if self._holding and late:
+            parts["outbox"] = f"unsealed for more than {self._resend_after:.0f} s on {late} shard(s)"
+        return parts
+
+    async def run(self) -> None:
+        """Until cancelled. What PostgreSQL, Kafka or the ledger do only slows it down; Corrupt ends it."""
+        backoff = Backoff()
+        while True:
+            try:
+                async with self._database.lock(f"relay/{self._source}") as lock:
+                    self._holding = True
+                    backoff.reset()
+                    await self._work(lock)
+            except* Unavailable:
+                self._log.warning("relay-lock-lost")
+            finally:
+                self._holding = False
+                self._standing.clear()
+            await backoff.pause()
+
+    async def _work(self, lock: Lock) -> None:
+        async with asyncio.TaskGroup() as group:
+            # The lock is asked for in a task of its own: it must not wait for Kafka.
+            group.create_task(self._keep_lock(lock), name="relay.lock")
+            await self._persist("numbers", self._check_numbers, once=True)
+            group.create_task(self._persist("send", self._send), name="relay.send")
+            group.create_task(self._persist("alive", self._alive), name="relay.alive")
+            group.create_task(self._persist("tidy", self._tidy), name="relay.tidy")
+            for shard in self._origins:
+                seal, resend = partial(self._seal, shard), partial(self._resend, shard)
+                group.create_task(self._persist(f"sealed {shard}", seal), name="relay.sealed")
+                group.create_task(self._persist(f"resend {shard}", resend), name="relay.resend")
+
+    async def _keep_lock(self, lock: Lock) -> None:
+        while True:
+            await lock.still_held()
+            await asyncio.sleep(1)
+
+    async def _persist(self, name: str, step: Callable[[], Awaitable[None]], *, once: bool = False) -> None:
+        """Repeat a step for ever (or until it succeeds), with growing pauses while something does not answer."""
+        backoff = Backoff()
+        while True:
+            try:
+                await step()
+            except Unavailable as error:
+                self._trouble(name, error.service, backoff)
+            except Refused as error:
+                # The ledger does not know us or this shard: a matter of installation that may still be put right.
+                self._trouble(name, error.code, backoff)
+            else:
+                backoff.reset()
+                self._failing = {failing for failing in self._failing if not failing.startswith(f"{name}: ")}
+                if once:
+                    return
+                continue
+            await backoff.pause()
+
+    def _trouble(self, name: str, why: str, backoff: Backoff) -> None:
+        if not backoff.failing:
+            self._log.warning("relay-waits", step=name, why=why)
+        self._failing.add(f"{name}: {why}")
+
+    async def _check_numbers(self) -> None:
+        """Before the first number is given: an outbox restored from a backup would give numbers again that the
+        ledger knows, and then take "sealed" as said of statements that were never sent."""
+        for shard in self._origins:
+            last = await self._database.fetchval(_LAST, shard)
+            answer = await self._ask(shard, last, wait=0)
+            self._compare(shard, answer.sealed, last)
+
+    def _compare(self, shard: int, sealed: int, last: int) -> None:
+        if sealed > last:
+            what = f"the ledger has sealed statement {sealed}, this outbox has numbered {last}: was it restored?"
+            raise Corrupt(what, f"{self._source}/{shard}")
+
+    async def _send(self) -> None:
+        """Number what is new, commit that, send it, and wait to be woken."""
+        if await self._database.fetchval(_UNNUMBERED):
+            async with self._database.transaction() as tx:
+                await tx.execute(_NUMBERING_ALONE)
+                await tx.execute(_NUMBER, _BATCH)
+            # If we stop here the numbers stand, and the next relay sends them.
+        rows = await self._database.fetch(_UNSENT, _BATCH)
+        if rows:
+            await self._deliver(rows)
+        else:
+            await self._put.wait(_SAFETY_NET_SECONDS)
+
+    async def _deliver(self, rows: Sequence[Row]) -> None:
+        await self._producer.send_many([self._message(row) for row in rows])
+        # If we stop here they are sent again, and dropped as exact repetitions.
+        await self._database.execute(_SENT, [row["id"] for row in rows])
+        self._sends.inc(len(rows))
+        for shard in {row["shard"] for row in rows}:
+            if shard in self._sent:
+                self._sent[shard].set()
+
+    def _message(self, row: Row) -> Outgoing:
+        shard, sequence, statement = row["shard"], row["sequence"], row["statement"]
+        if shard not in self._origins:
+            what = "a statement's shard has no log in this installation"
+            raise Corrupt(what, f"{self._source}/{shard}/{sequence}")
+        mac = wire.stated_mac(self._key, self._origins[shard], sequence, statement)
+        return Outgoing(
+            self._topic,
+            shard,
+            json.loads(statement)["subject"].encode("ascii"),
+            statement,
+            wire.stated_headers("statement", sequence, self._key_id, mac),
+        )
+
+    async def _resend(self, shard: int) -> None:
+        """What is not sealed in time is sent again, the lowest numbers first: they are what the rest waits for.
+        While nothing moves the pauses grow, so that a long outage does not fill the topic with repetitions."""
+        stuck = self._stuck[shard]
+        await asyncio.sleep(stuck.pause if stuck.first else min(stuck.pause, 1.0))
+        rows = await self._database.fetch(_OVERDUE, shard, timedelta(seconds=self._resend_after), _BATCH)
+        if not rows:
+            self._stuck[shard] = _Stuck(0, self._resend_after)
+            return
+        first = rows[0]["sequence"]
+        again = first == stuck.first
+        longest = max(_LONGEST_RESEND_SECONDS, self._resend_after)
+        self._stuck[shard] = _Stuck(first, min(stuck.pause * 2, longest) if again else self._resend_after)
+        self._log.error("not-sealed-in-time", shard=shard, first=first, count=len(rows))
+        self._resends.inc(len(rows))
+        await self._deliver(rows)
+
+    async def _seal(self, shard: int) -> None:
+        """Ask how far the ledger has sealed, and tick off. The question waits at the ledger, not here."""
+        first = await self._database.fetchval(_FIRST_UNSEALED, shard)
+        if first is None:
+            self._sent[shard].clear()
+            # Looked up again after clearing: what was sent in between has set it or is seen now.
+            if await self._database.fetchval(_FIRST_UNSEALED, shard) is None:
+                try:
+                    async with asyncio.timeout(_SAFETY_NET_SECONDS):
+                        await self._sent[shard].wait()
+                except TimeoutError:
+                    return
+            return
+        above = first - 1
+        asked = asyncio.get_running_loop().time()
+        answer = await self._ask(shard, above, wait=_POLL_SECONDS)
+        if answer.sealed <= above:
+            # A ledger that answers at once without news must not be asked in a tight loop.
+            if asyncio.get_running_loop().time() - asked < _POLL_SECONDS / 4:
+                await asyncio.sleep(_POLL_SECONDS / 8)
+            return
+        self._compare(shard, answer.sealed, await self._database.fetchval(_LAST, shard))
+        told = answer.results
+        row = await self._database.fetchrow(
+            _DONE,
+            shard,
+            above,
+            answer.sealed,
+            [item.sequence for item in told],
+            [item.result for item in told],
+            [item.reason for item in told],
+            [item.index for item in told],
+        )
+        if row is not None and row["rejected"]:
+            self._log.error("rejected", shard=shard, count=row["rejected"])
+        if self._on_sealed is not None:
+            await self._on_sealed()
+
+    async def _ask(self, shard: int, above: int, wait: int) -> _Sealed:
+        answer = await self._ledger.get(
+            f"/ledger/sources/{self._source}/sealed",
+            params={"wait": wait, "shard": shard, "above": above},
+            timeout=wait + 5,
+        )
+        return _Sealed.read(answer.json(), shard)
+
+    async def _alive(self) -> None:
+        """Once a second and shard: up to when everything that was accepted is sealed."""
+        began = asyncio.get_running_loop().time()
+        standing = await self.standing()
+        await self._producer.send_many([self._alive_message(standing[shard]) for shard in sorted(standing)])
+        self._rejected.set(await self._database.fetchval(_REJECTED))
+        for shard, one in standing.items():
+            self._unsealed.labels(str(shard)).set(one.unsealed)
+            self._waiting.labels(str(shard)).set(one.waiting_seconds)
+        self._standing = standing
+        await asyncio.sleep(max(0.0, began + _ALIVE_SECONDS - asyncio.get_running_loop().time()))
+
+    async def standing(self) -> dict[int, Standing]:
+        """The marks. `all_before` = the least of: the oldest unsealed row's acceptance, the start of the oldest
+        transaction still writing, the database's time minus two seconds.
+
+        The order of the reads makes it true. Take a row accepted before the mark. Its transaction was ended by
+        PostgreSQL within two seconds of acceptance (transaction_timeout), so at `at` it had ended, and the rows,
+        read in a later snapshot, include it; as unsealed it would itself hold the mark back. Read the clock after
+        the rows instead, and a pause between the two would let a row slip in unseen. (`now()` is the time at which
+        the first query's transaction began, before its snapshot; clock_timestamp() would be after it.) The oldest
+        unsealed row alone is not enough either: a younger row may be visible while an older one still commits.
+        A commit that hangs on the disk is not ended by the timeout; such transactions are seen to run, and hold
+        the mark back by their start. They are read before the rows, so that none ends unseen in between.
+        """
+        running = await self._database.fetchrow(_RUNNING)
+        rows = await self._database.fetch(_STANDING, sorted(self._origins))
+        assert running is not None
+        at: datetime = running["at"]
+        found = {}
+        for row in rows:
+            moments = [moment for moment in (row["oldest"], running["oldest"], at - _ACCEPTANCE) if moment is not None]
+            waiting = (at - row["oldest"]).total_seconds() if row["oldest"] is not None else 0.0
+            found[row["shard"]] = Standing(row["shard"], row["last"], row["unsealed"], min(moments), max(waiting, 0.0))
+        return found
+
+    def _alive_message(self, standing: Standing) -> Outgoing:
+        value = wire.alive_value(self._source, standing.shard, standing.last, rfc3339(standing.all_before))
+        mac = wire.alive_mac(self._key, self._origins[standing.shard], standing.last, value)
+        headers = wire.stated_headers("alive", standing.last, self._key_id, mac)
+        return Outgoing(self._topic, standing.shard, None, value, headers)
+
+    async def _tidy(self) -> None:
+        """Done rows are kept for one backup cycle: a ledger restored from a backup asks for them again."""
+        while int((await self._database.execute(_TIDY, self._keep)).split()[-1]) > 0:
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(_TIDY_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    sequence: int
+    result: str
+    reason: str | None
+    index: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    """The ledger's answer for one shard: sealed up to here, and what of it was not simply recorded."""
+
+    sealed: int
+    results: list[_Told]
+
+    @classmethod
+    def read(cls, answer: Any, shard: int) -> _Sealed:
+        try:
+            sealed = max((int(item["sealed"]) for item in answer["shards"] if int(item["shard"]) == shard), default=0)
+            results = [
+                _Told(int(item["sequence"]), "rejected", str(item["reason"])[:500], None)
+                for item in answer["rejected"]
+                if int(item["shard"]) == shard
+            ] + [
+                _Told(int(item["sequence"]), "overtaken", None, int(item["index"]))
+                for item in answer["overtaken"]
+                if int(item["shard"]) == shard
+            ]
+        except (KeyError, TypeError, ValueError):
+            raise Unavailable("ledger") from None
+        return cls(sealed, results)
