@@ -131,7 +131,7 @@ def declarations(app: FastAPI) -> list[tuple[RouteContext, str | None]]:
     """Every route of an app with who may call it: a scope, `everyone`, `capability`, or None if it says nothing."""
     found: list[tuple[RouteContext, str | None]] = []
     for context in iter_route_contexts(app.routes):
-        said = set()
+        said: set[str] = set()
         dependant = getattr(context, "dependant", None)
         if isinstance(dependant, Dependant):
             said.update(_declared(dependant))

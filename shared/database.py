@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, Protocol, Self, cast
+from typing import Any, Final, Protocol, Self
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -266,12 +266,9 @@ class Database:
 
     async def _own_connection(self, settings: dict[str, str] | None = None) -> asyncpg.Connection[Row]:
         try:
-            connection = await asyncpg.connect(
-                self._dsn, timeout=5, server_settings=_session(self.schema) | (settings or {})
-            )
+            return await asyncpg.connect(self._dsn, timeout=5, server_settings=_session(self.schema) | (settings or {}))
         except _TRY_AGAIN:
             raise unavailable() from None
-        return cast("asyncpg.Connection[Row]", connection)
 
     async def _listen(self) -> None:
         while True:
@@ -332,5 +329,3 @@ async def _mapped(connection: PoolConnectionProxy[Row] | asyncpg.Connection[Row]
         if connection.is_closed():
             raise unavailable() from None
         raise
-
-

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
@@ -64,7 +64,7 @@ class Producer:
     def __init__(self, bootstrap: str, linger_ms: int = 0) -> None:
         self._bootstrap = bootstrap
         self._linger_ms = linger_ms
-        self._inner: AIOKafkaProducer | None = None
+        self._inner: Any = None
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
@@ -109,7 +109,7 @@ class Producer:
                 else:
                     future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    async def _running(self) -> AIOKafkaProducer:
+    async def _running(self) -> Any:
         async with self._starting:
             if self._inner is None:
                 producer = AIOKafkaProducer(
@@ -130,7 +130,7 @@ class Producer:
                 self._inner = producer
             return self._inner
 
-    async def _drop(self, producer: AIOKafkaProducer | None) -> None:
+    async def _drop(self, producer: Any) -> None:
         if producer is None:
             return
         if self._inner is producer:
@@ -151,7 +151,7 @@ class Consumer:
         self._topic = topic
         self._partitions = sorted(partitions)
         self._positions = dict(positions or {})
-        self._inner: AIOKafkaConsumer | None = None
+        self._inner: Any = None
 
     async def start(self) -> None:
         consumer = AIOKafkaConsumer(
@@ -183,7 +183,7 @@ class Consumer:
                 async with asyncio.timeout(2):
                     await consumer.stop()
 
-    def _running(self) -> AIOKafkaConsumer:
+    def _running(self) -> Any:
         if self._inner is None:
             raise Unavailable("kafka")
         return self._inner

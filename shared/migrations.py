@@ -84,9 +84,7 @@ def text_of(path: Path, root: Path = ROOT) -> str:
     return _INCLUDE.sub(included, path.read_text("utf-8"))
 
 
-async def migrate(
-    superuser_dsn: str, passwords: Mapping[str, str] | None = None, root: Path = ROOT
-) -> list[str]:
+async def migrate(superuser_dsn: str, passwords: Mapping[str, str] | None = None, root: Path = ROOT) -> list[str]:
     """Apply what is missing and say what that was. Safe to repeat and to run twice at once; a file that was
     changed after it was applied is Corrupt."""
     try:

@@ -6,12 +6,10 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
-from dataclasses import dataclass
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import uvicorn
-from fastapi import FastAPI
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
@@ -27,17 +25,6 @@ _DRAIN_SECONDS: Final = 5
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """What a service's main.py gives to services/serve.py: its doors, its tasks, its state, its end."""
-
-    app: FastAPI | None
-    tasks: Mapping[str, Factory]
-    """Each runs until it is cancelled; one that ends by itself ends the process."""
-    ready: Callable[[], Awaitable[dict[str, bool]]]
-    close: Callable[[], Awaitable[None]]
-
-
 async def _nothing_to_close() -> None:
     """A service that holds nothing open."""
 
@@ -48,10 +35,11 @@ async def _always_ready() -> Mapping[str, bool | str]:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What a service's main.py opens, for whichever process runs it: its pages, its tasks, how it is, how it ends."""
+    """What a service's main.py gives to services/serve.py: its doors, its tasks, its state, its end."""
 
     app: FastAPI | None = None
     tasks: Mapping[str, Factory] = field(default_factory=dict)
+    """Each runs until it is cancelled; one that ends by itself ends the process."""
     ready: Callable[[], Awaitable[Mapping[str, bool | str]]] = _always_ready
     close: Callable[[], Awaitable[None]] = _nothing_to_close
 

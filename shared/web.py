@@ -94,12 +94,14 @@ def create_app(  # noqa: PLR0913 - the wiring of a whole service
     async def openapi() -> Response:
         return JSONResponse(app.openapi())
 
-    everyone, hidden = [Depends(open_to_everyone)], {"include_in_schema": False}
-    app.add_api_route(f"{prefix}/health/live", live, methods=["GET"], dependencies=everyone, **hidden)
-    app.add_api_route(f"{prefix}/health/ready", is_ready, methods=["GET"], dependencies=everyone, **hidden)
-    for path, endpoint, scope in (("metrics", show_metrics, "metrics"), ("openapi.json", openapi, "openapi")):
+    for path, endpoint, who in (
+        ("health/live", live, open_to_everyone),
+        ("health/ready", is_ready, open_to_everyone),
+        ("metrics", show_metrics, needs(f"{name}.metrics")),
+        ("openapi.json", openapi, needs(f"{name}.openapi")),
+    ):
         app.add_api_route(
-            f"{prefix}/{path}", endpoint, methods=["GET"], dependencies=[Depends(needs(f"{name}.{scope}"))], **hidden
+            f"{prefix}/{path}", endpoint, methods=["GET"], dependencies=[Depends(who)], include_in_schema=False
         )
 
     app.add_exception_handler(Refused, _refused)
@@ -319,7 +321,9 @@ def same_origin(request: Request, base_url: str) -> None:
             sent.scheme in {"http", "https"} and sent.netloc == request.headers.get("host")
         )
     if not fine:
-        raise Refused("cross-site", "This form was sent from another site. Open our page and send it there.", status=403)
+        raise Refused(
+            "cross-site", "This form was sent from another site. Open our page and send it there.", status=403
+        )
 
 
 def language(request: Request, available: Sequence[Language] = ("de", "en")) -> Language:

@@ -85,9 +85,7 @@ class Pages:
         )
         self._texts = {language: load_texts((_HERE, *directories), language) for language in LANGUAGES}
         self._environment = Environment(
-            loader=ChoiceLoader(
-                [FileSystemLoader([*(directory / "pages" for directory in directories), _HERE])]
-            ),
+            loader=ChoiceLoader([FileSystemLoader([*(directory / "pages" for directory in directories), _HERE])]),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
