@@ -26,7 +26,7 @@ from shared.secrets import Secrets
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 _DECLARED: Final = "__access__"
-_NEVER_A_SECRET: Final = "-"
+_NOBODY: Final = ("-",)
 
 
 GRANTS: Final = Path(__file__).with_name("grants.toml")
@@ -52,8 +52,8 @@ class Access:
         """The caller a header proves; Refused 401 otherwise. Takes as long for an unknown caller as for a known one."""
         name, secret = _credential(authorization or "")
         proven = False
-        for valid in self._callers.get(name, (_NEVER_A_SECRET,)):
-            proven |= hmac.compare_digest(valid.encode(), secret.encode()) and valid != _NEVER_A_SECRET
+        for valid in self._callers.get(name, _NOBODY):
+            proven |= hmac.compare_digest(valid.encode(), secret.encode()) and name in self._callers
         if not proven:
             raise Refused(
                 "credential-missing",

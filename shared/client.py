@@ -73,7 +73,7 @@ class ServiceClient:
             await self._session.close()
             self._session = None
 
-    async def _call(  # noqa: PLR0913
+    async def _call(
         self,
         method: str,
         path: str,
@@ -116,10 +116,10 @@ class ServiceClient:
 
 
 def _checked(service: str, status: int, body: bytes, headers: dict[str, str]) -> Response:
-    if status >= 500 or status == _TOO_MANY:  # noqa: PLR2004
+    if status >= 500 or status == _TOO_MANY:
         after = headers.get("retry-after", "")
-        raise Unavailable(service, int(after) if after.isdecimal() and len(after) < 4 else 2)  # noqa: PLR2004
-    if status >= 400:  # noqa: PLR2004
+        raise Unavailable(service, int(after) if after.isdecimal() and len(after) < 4 else 2)
+    if status >= 400:
         try:
             error = json_text.loads(body)
             code, message = str(error.pop("error")), str(error.pop("message"))

@@ -36,6 +36,5 @@ def rfc3339(moment: datetime) -> str:
 def parse_rfc3339(text: str) -> datetime:
     """The moment in `text`; any other spelling of it (offset, fewer decimals) raises ValueError."""
     if not _RFC3339.match(text):
-        message = "not RFC 3339 in UTC with three decimals"
-        raise ValueError(message)
+        raise ValueError("not RFC 3339 in UTC with three decimals")
     return datetime.fromisoformat(text)

@@ -102,7 +102,7 @@ class Signal:
                 waiter.set_result(None)
         self._waiting.clear()
 
-    async def wait(self, timeout: float, since: int | None = None) -> bool:  # noqa: ASYNC109 - the safety net is the point
+    async def wait(self, timeout: float, since: int | None = None) -> bool:  # noqa: ASYNC109
         """True as soon as something was said after `since` (or after the last `wait`); False at the timeout."""
         if since is None:
             since = self._seen
@@ -148,8 +148,7 @@ class Database:
     async def connect(cls, dsn: str, role_schema: str, min_size: int = 1, max_size: int = 8) -> Self:
         """Open a pool whose search_path is `role_schema`; Unavailable if the server does not answer."""
         if not _IDENTIFIER.match(role_schema):
-            message = "not a schema name"
-            raise ValueError(message)
+            raise ValueError("not a schema name")
         try:
             pool = await asyncpg.create_pool(
                 dsn,
@@ -195,15 +194,14 @@ class Database:
             return await connection.execute(sql, *arguments)
 
     @asynccontextmanager
-    async def transaction(self, timeout: str = "2s", isolation: str = "") -> AsyncIterator[Transaction]:  # noqa: ASYNC109 - PostgreSQL's own
+    async def transaction(self, timeout: str = "2s", isolation: str = "") -> AsyncIterator[Transaction]:  # noqa: ASYNC109
         """Commits at the end of the block, rolls back if it raises.
 
         PostgreSQL itself ends it after `timeout`, whatever happens to us. The marks of the relay
         (shared/outbox/relay.py) rest on two seconds; longer ones cannot write to an outbox.
         """
         if not _DURATION.match(timeout) or isolation not in {"", "repeatable read", "serializable"}:
-            message = "not a duration or isolation level"
-            raise ValueError(message)
+            raise ValueError("not a duration or isolation level")
         level = f" isolation level {isolation}" if isolation else ""
         async with self._connection() as connection:
             async with _mapped(connection):
@@ -219,8 +217,7 @@ class Database:
             async with _mapped(connection):
                 if await connection.execute("commit") != "COMMIT":
                     # A statement failed and its error was swallowed inside the block: PostgreSQL answers ROLLBACK.
-                    message = "the transaction had failed and was rolled back"
-                    raise RuntimeError(message)
+                    raise RuntimeError("the transaction had failed and was rolled back")
 
     @asynccontextmanager
     async def lock(self, name: str) -> AsyncIterator[Lock]:
@@ -239,8 +236,7 @@ class Database:
         """A new signal for `pg_notify(channel, …)`. All signals of a Database share one connection, which
         reconnects by itself and then wakes everybody: what was said in between is lost."""
         if not _IDENTIFIER.match(channel):
-            message = "not a channel name"
-            raise ValueError(message)
+            raise ValueError("not a channel name")
         signal = Signal()
         self._signals.setdefault(channel, []).append(signal)
         self._registered.set()

@@ -48,6 +48,5 @@ def is_subject(text: str) -> bool:
 def shard_of(subject: str) -> int:
     """The shard a subject was given when first seen; ValueError if this is no subject id."""
     if not is_subject(subject):
-        message = "not a subject id"
-        raise ValueError(message)
+        raise ValueError("not a subject id")
     return int(subject.split(".", 1)[0])

@@ -83,7 +83,7 @@ class Producer:
         acknowledged: list[asyncio.Future[object]] = []
         try:
             for message in messages:
-                acknowledged.append(  # noqa: PERF401 - each send waits for room in the buffer
+                acknowledged.append(  # noqa: PERF401
                     await producer.send(
                         message.topic,
                         value=message.value,

@@ -19,29 +19,28 @@ class Metrics:
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix.replace("-", "_")
         self._registry = CollectorRegistry()
-        self._made: dict[str, Counter | Gauge | Histogram] = {}
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
 
     def counter(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Counter:
-        made = self._made.get(name) or Counter(f"{self._prefix}_{name}", help_text, labels, registry=self._registry)
-        self._made[name] = made
-        assert isinstance(made, Counter)
-        return made
+        if name not in self._counters:
+            self._counters[name] = Counter(f"{self._prefix}_{name}", help_text, labels, registry=self._registry)
+        return self._counters[name]
 
     def gauge(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Gauge:
-        made = self._made.get(name) or Gauge(f"{self._prefix}_{name}", help_text, labels, registry=self._registry)
-        self._made[name] = made
-        assert isinstance(made, Gauge)
-        return made
+        if name not in self._gauges:
+            self._gauges[name] = Gauge(f"{self._prefix}_{name}", help_text, labels, registry=self._registry)
+        return self._gauges[name]
 
     def histogram(
         self, name: str, help_text: str, labels: Sequence[str] = (), buckets: Sequence[float] = LATENCY_SECONDS
     ) -> Histogram:
-        made = self._made.get(name) or Histogram(
-            f"{self._prefix}_{name}", help_text, labels, buckets=buckets, registry=self._registry
-        )
-        self._made[name] = made
-        assert isinstance(made, Histogram)
-        return made
+        if name not in self._histograms:
+            self._histograms[name] = Histogram(
+                f"{self._prefix}_{name}", help_text, labels, buckets=buckets, registry=self._registry
+            )
+        return self._histograms[name]
 
     def render(self) -> bytes:
         """The text exposition of everything in this registry."""

@@ -60,13 +60,11 @@ def services(root: Path = ROOT) -> Iterator[Service]:
         roles = tuple(dict.fromkeys([name, *more]))
         for role in roles:
             if not _ROLE.match(role):
-                what = "not a role name"
-                raise Corrupt(what, f"services/{name}/migrations")
+                raise Corrupt("not a role name", f"services/{name}/migrations")
         files = tuple(sorted(folder.glob("*.sql")))
         numbers = [match["number"] if (match := _FILE.match(path.name)) else "" for path in files]
         if "" in numbers or len(set(numbers)) != len(numbers):
-            what = "migrations are named NNNN-name.sql, each number once"
-            raise Corrupt(what, f"services/{name}/migrations")
+            raise Corrupt("migrations are named NNNN-name.sql, each number once", f"services/{name}/migrations")
         yield Service(name, roles, files)
 
 
@@ -134,12 +132,10 @@ async def _files(connection: asyncpg.Connection[Any], service: Service, root: Pa
     texts = {path.name: text_of(path, root) for path in service.files}
     for name, digest in done.items():
         if name not in texts or hashlib.sha256(texts[name].encode("utf-8")).hexdigest() != digest:
-            what = "an applied migration was changed or is gone"
-            raise Corrupt(what, f"{service.name}/{name}")
+            raise Corrupt("an applied migration was changed or is gone", f"{service.name}/{name}")
     missing = [name for name in texts if name not in done]
     if missing and done and min(missing) < max(done):
-        what = "a migration is numbered before one that is already applied"
-        raise Corrupt(what, f"{service.name}/{min(missing)}")
+        raise Corrupt("a migration is numbered before one that is already applied", f"{service.name}/{min(missing)}")
     for name in missing:
         async with connection.transaction():
             await connection.execute(f"set local role owner; set local search_path = {service.name}")

@@ -78,7 +78,7 @@ async def run(tasks: Mapping[str, Factory], stop: asyncio.Event | None = None) -
             # alone finishes what it has begun.
             for task in running:
                 task.cancel()
-    except* Exception:  # noqa: BLE001 - each was logged above with its name
+    except* Exception:  # noqa: BLE001
         status = 1
     return status
 
@@ -125,8 +125,8 @@ async def serve_http(app: ASGIApp, host: str, port: int, on_listening: Callable[
     )
     serving = asyncio.ensure_future(server.serve())
     try:
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.01)
+        while not server.started and not serving.done():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # uvicorn has a flag for it, no event
         if server.started:
             bound = server.servers[0].sockets[0].getsockname()[1]
             log.info("listening", port=bound)

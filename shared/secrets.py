@@ -34,8 +34,7 @@ class Secrets:
         try:
             return (self._directory / name).read_text("ascii").strip()
         except (OSError, UnicodeDecodeError):
-            what = "secret is missing or unreadable"
-            raise Corrupt(what, name) from None
+            raise Corrupt("secret is missing or unreadable", name) from None
 
     def _bytes(self, name: str, length: int) -> bytes:
         try:
@@ -43,8 +42,7 @@ class Secrets:
         except ValueError:
             value = b""
         if len(value) != length:
-            what = f"secret is not {length} bytes in hex"
-            raise Corrupt(what, name)
+            raise Corrupt(f"secret is not {length} bytes in hex", name)
         return value
 
     def _numbered(self, prefix: str, separator: str) -> dict[int, str]:
@@ -59,8 +57,7 @@ class Secrets:
     def _keys(self, prefix: str, length: int) -> dict[int, bytes]:
         keys = {number: self._bytes(name, length) for number, name in self._numbered(prefix, "-").items()}
         if not keys:
-            what = "no secret of this kind"
-            raise Corrupt(what, prefix)
+            raise Corrupt("no secret of this kind", prefix)
         return keys
 
     def source_keys(self) -> dict[str, bytes]:
@@ -75,8 +72,7 @@ class Secrets:
         """The newest key of one source, with its id."""
         numbered = self._numbered(f"source-{source}", ".")
         if not numbered:
-            what = "no secret of this kind"
-            raise Corrupt(what, f"source-{source}")
+            raise Corrupt("no secret of this kind", f"source-{source}")
         name = numbered[max(numbered)]
         return name.removeprefix("source-"), self._bytes(name, 32)
 
@@ -105,8 +101,7 @@ class Secrets:
         """Key id and key that sign served-notice tokens now."""
         numbered = self._numbered("notice", "-")
         if not numbered:
-            what = "no secret of this kind"
-            raise Corrupt(what, "notice")
+            raise Corrupt("no secret of this kind", "notice")
         name = numbered[max(numbered)]
         return name, self._ed25519(name)
 
@@ -122,16 +117,14 @@ class Secrets:
         """Selector and RSA private key (PEM) for outgoing mail."""
         paths = sorted(self._directory.glob("dkim-*.pem"))
         if not paths:
-            what = "no secret of this kind"
-            raise Corrupt(what, "dkim")
+            raise Corrupt("no secret of this kind", "dkim")
         return paths[-1].stem.removeprefix("dkim-"), paths[-1].read_bytes()
 
     def credential(self, caller: str) -> str:
         """What `caller` sends after `Authorization: Bearer `."""
         numbered = self._numbered(f"credential-{caller}", ".")
         if not numbered:
-            what = "no secret of this kind"
-            raise Corrupt(what, f"credential-{caller}")
+            raise Corrupt("no secret of this kind", f"credential-{caller}")
         return f"{caller}:{self._text(numbered[max(numbered)])}"
 
     def callers(self) -> dict[str, list[str]]:
@@ -163,7 +156,7 @@ def _write(path: Path, text: str) -> None:
         draft.unlink()
 
 
-def create_secrets(  # noqa: PLR0913 - one installation is exactly these
+def create_secrets(
     directory: Path,
     random: Random,
     sources: Iterable[str],
@@ -173,43 +166,31 @@ def create_secrets(  # noqa: PLR0913 - one installation is exactly these
 ) -> None:
     """Make what is missing and overwrite nothing, so that it can run before every start."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-    def key(name: str, length: int = 32) -> None:
+    keys = {
+        "publisher": 32,
+        **{_first(directory, f"source-{source}", "."): 32 for source in sources},
+        **{_first(directory, kind, "-"): 32 for kind in ("kek", "subjects-kek", "pepper", "notice")},
+        _first(directory, "way-out", "-"): 64,
+        **{f"{kind}-{shard}": 32 for kind in ("log", "fresh") for shard in range(shards)},
+    }
+    for name, length in keys.items():
         if not (directory / name).exists():
             _write(directory / name, random(length).hex() + "\n")
-
-    def word(name: str) -> None:
+    words = [_first(directory, f"credential-{caller}", ".") for caller in callers]
+    for name in [*words, *(f"database-{role}" for role in database_roles)]:
         if not (directory / name).exists():
             _write(directory / name, base64.urlsafe_b64encode(random(32)).decode("ascii").rstrip("=") + "\n")
-
-    def first(prefix: str, separator: str) -> str | None:
-        """The name of number 1, unless there is any already (1 may have been rotated away)."""
-        return None if any(directory.glob(f"{prefix}{separator}[1-9]*")) else f"{prefix}{separator}1"
-
-    for source in sources:
-        if name := first(f"source-{source}", "."):
-            key(name)
-    for caller in callers:
-        if name := first(f"credential-{caller}", "."):
-            word(name)
-    for kind in ("kek", "subjects-kek", "pepper", "notice"):
-        if name := first(kind, "-"):
-            key(name)
-    if name := first("way-out", "-"):
-        key(name, 64)
-    key("publisher")
-    for shard in range(shards):
-        key(f"log-{shard}")
-        key(f"fresh-{shard}")
-    for role in database_roles:
-        word(f"database-{role}")
     if not any(directory.glob("dkim-*.pem")):
-        private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        _write(
-            directory / "dkim-1.pem",
-            private.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.TraditionalOpenSSL,
-                serialization.NoEncryption(),
-            ).decode("ascii"),
-        )
+        _write(directory / "dkim-1.pem", _rsa_pem())
+
+
+def _first(directory: Path, prefix: str, separator: str) -> str:
+    """The name of number 1, or of whichever there is already: 1 may have been rotated away."""
+    return next((path.name for path in sorted(directory.glob(f"{prefix}{separator}[1-9]*"))), f"{prefix}{separator}1")
+
+
+def _rsa_pem() -> str:
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    ).decode("ascii")

@@ -51,7 +51,7 @@ _MESSAGES: Final = {
 }
 
 
-def create_app(  # noqa: PLR0913 - the wiring of a whole service
+def create_app(
     name: str,
     *,
     access: Access,
@@ -104,12 +104,8 @@ def create_app(  # noqa: PLR0913 - the wiring of a whole service
             f"{prefix}/{path}", endpoint, methods=["GET"], dependencies=[Depends(who)], include_in_schema=False
         )
 
-    app.add_exception_handler(Refused, _refused)
-    app.add_exception_handler(Unavailable, _unavailable)
-    app.add_exception_handler(Corrupt, _corrupt)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _internal)
+    for kind in (Refused, Unavailable, Corrupt, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _answer_to)
     app.add_middleware(_DenyUndeclared, application=app)
     app.edge = _Edge(app, metrics)
     return app
@@ -153,7 +149,7 @@ def wants_html(request: Request) -> bool:
     return False
 
 
-def _answer(  # noqa: PLR0913
+def _answer(
     request: Request,
     status: int,
     code: str,
@@ -179,44 +175,36 @@ def _answer(  # noqa: PLR0913
     return answer
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    # Basic, because that is what lets a person's browser ask for it.
-    headers = {"WWW-Authenticate": 'Basic realm="Consent Ledger", charset="UTF-8"'} if error.status == 401 else {}  # noqa: PLR2004
-    return _answer(request, error.status, error.code, error.message, error.facts, headers)
-
-
-async def _unavailable(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Unavailable)
-    return _answer(
-        request,
-        503,
-        "unavailable",
-        "A part of the system does not answer right now. Please try again in a moment.",
-        {"service": error.service},
-        {"Retry-After": str(error.retry_after)},
-    )
-
-
-async def _corrupt(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Corrupt)
-    # From here on readiness is red and `watch` ends the process: going on could make it worse.
-    request.app.state.corrupt = error
-    return _answer(request, 500, "stopped", "The system has stopped itself because stored data contradicts itself.")
-
-
-async def _invalid(request: Request, _error: Exception) -> Response:
-    return _answer(request, 400, "invalid-parameters", "A parameter of this address is missing or has a wrong form.")
-
-
-async def _http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code, message = _MESSAGES.get(error.status_code, ("refused", "The request was refused."))
-    return _answer(request, error.status_code, code, message, None, error.headers)
-
-
-async def _internal(request: Request, _error: Exception) -> Response:
-    return _answer(request, 500, "internal", "Something went wrong on our side. Please try again.")
+async def _answer_to(request: Request, error: Exception) -> Response:
+    """The one mapping of errors to HTTP."""
+    match error:
+        case Refused():
+            # Basic, because that is what lets a person's browser ask for the credential.
+            challenge = {"WWW-Authenticate": 'Basic realm="Consent Ledger", charset="UTF-8"'}
+            headers = challenge if error.status == 401 else {}
+            return _answer(request, error.status, error.code, error.message, error.facts, headers)
+        case Unavailable():
+            return _answer(
+                request,
+                503,
+                "unavailable",
+                "A part of the system does not answer right now. Please try again in a moment.",
+                {"service": error.service},
+                {"Retry-After": str(error.retry_after)},
+            )
+        case Corrupt():
+            # From here on readiness is red and `watch` ends the process: going on could make it worse.
+            request.app.state.corrupt = error
+            return _answer(request, 500, "stopped", "The system has stopped itself: stored data contradicts itself.")
+        case RequestValidationError():
+            return _answer(
+                request, 400, "invalid-parameters", "A parameter of this address is missing or has a wrong form."
+            )
+        case HTTPException():
+            code, message = _MESSAGES.get(error.status_code, ("refused", "The request was refused."))
+            return _answer(request, error.status_code, code, message, None, error.headers)
+        case _:
+            return _answer(request, 500, "internal", "Something went wrong on our side. Please try again.")
 
 
 async def watch(app: FastAPI, pause: Callable[[float], Awaitable[None]]) -> None:
@@ -278,7 +266,7 @@ class _Edge:
         failure: Exception | None = None
         try:
             await app(scope, receive, secured)
-        except Exception as error:  # noqa: BLE001 - already answered by `_internal`; logged without its arguments
+        except Exception as error:  # noqa: BLE001
             failure = error
         finally:
             self._report(scope, status, time.perf_counter() - began, failure)

@@ -40,7 +40,7 @@ select pg_notify(current_schema() || '_applied', '') from moved
 class Follower:
     """Run one per process of the service; several at once are safe, the position's row lock orders them."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         name: str,
         database: Database,
@@ -160,20 +160,27 @@ class Follower:
         heartbeat: Heartbeat | None = None
         for message in messages:
             kind = message.headers.get("kind", b"").decode("ascii", "replace")
-            expected = wire.recorded_mac(self._publisher_key, self._origins[shard], kind, message.value)
             try:
-                if kind not in {"leaf", "heartbeat"} or not wire.mac_holds(expected, message.headers.get("mac")):
-                    raise wire.MalformedRecord
-                if kind == "leaf":
-                    records.append(Recorded.read(message.value))
-                else:
-                    heartbeat = Heartbeat.read(message.value, self._clock())
+                match kind if self._proven(shard, kind, message) else "":
+                    case "leaf":
+                        records.append(Recorded.read(message.value))
+                    case "heartbeat":
+                        heartbeat = Heartbeat.read(message.value, self._clock())
+                    case _:
+                        self._doubt(kind, message)
             except wire.MalformedRecord:
-                known = kind if kind in {"leaf", "heartbeat"} else "other"
-                self._doubtful.labels(known).inc()
-                self._log.error("doubtful-message", kind=known, shard=shard, offset=message.offset)
+                self._doubt(kind, message)
         # The MAC covers the origin, so that a record of another shard cannot get here.
         return sorted(records, key=lambda record: record.index), heartbeat
+
+    def _proven(self, shard: int, kind: str, message: Message) -> bool:
+        expected = wire.recorded_mac(self._publisher_key, self._origins[shard], kind, message.value)
+        return wire.mac_holds(expected, message.headers.get("mac"))
+
+    def _doubt(self, kind: str, message: Message) -> None:
+        known = kind if kind in {"leaf", "heartbeat"} else "other"
+        self._doubtful.labels(known).inc()
+        self._log.error("doubtful-message", kind=known, shard=message.partition, offset=message.offset)
 
     async def _take(self, shard: int, records: Sequence[Recorded], heartbeat: Heartbeat | None) -> None:
         position = await self._fold(shard, records)
@@ -196,8 +203,9 @@ class Follower:
             if waiting[0].index > position:
                 missing, size = await self._fetch(shard, position, min(_PAGE, waiting[0].index - position))
                 if not missing:
-                    what = f"the ledger ends at {size}, record {waiting[0].index} was published"
-                    raise Corrupt(what, f"shard {shard}")
+                    raise Corrupt(
+                        f"the ledger ends at {size}, record {waiting[0].index} was published", f"shard {shard}"
+                    )
                 position = await self._commit(shard, missing)
             else:
                 position = await self._commit(shard, waiting[: self._batch])
@@ -229,8 +237,9 @@ class Follower:
         while True:
             records, size = await self._fetch(shard, position, min(_PAGE, self._batch))
             if size < position:
-                what = f"the ledger ends at {size}, {position} records are folded here: was it restored?"
-                raise Corrupt(what, f"shard {shard}")
+                raise Corrupt(
+                    f"the ledger ends at {size}, {position} records are folded here: was it restored?", f"shard {shard}"
+                )
             if not records:
                 self._applied[shard] = position
                 return position

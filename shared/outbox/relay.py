@@ -68,8 +68,9 @@ with answered as (
 done as (
     update outbox set sealed_at = clock_timestamp(), result = coalesce(answered.result, 'recorded'),
         reason = answered.reason, index = answered.index
-    from (select sequence from outbox where shard = $1 and sequence > $2 and sequence <= $3 and sealed_at is null) as open
-        left join answered using (sequence)
+    from (
+        select sequence from outbox where shard = $1 and sequence > $2 and sequence <= $3 and sealed_at is null
+    ) as open left join answered using (sequence)
     where outbox.shard = $1 and outbox.sequence = open.sequence
     returning outbox.result
 )
@@ -120,7 +121,7 @@ class _Stuck:
 class Relay:
     """Run one per process of the service; the advisory lock lets one at a time work, and another take over."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         source: str,
         database: Database,
@@ -240,8 +241,10 @@ class Relay:
 
     def _compare(self, shard: int, sealed: int, last: int) -> None:
         if sealed > last:
-            what = f"the ledger has sealed statement {sealed}, this outbox has numbered {last}: was it restored?"
-            raise Corrupt(what, f"{self._source}/{shard}")
+            raise Corrupt(
+                f"the ledger has sealed statement {sealed}, this outbox has numbered {last}: was it restored?",
+                f"{self._source}/{shard}",
+            )
 
     async def _send(self) -> None:
         """Number what is new, commit that, send it, and wait to be woken."""
@@ -268,8 +271,7 @@ class Relay:
     def _message(self, row: Row) -> Outgoing:
         shard, sequence, statement = row["shard"], row["sequence"], row["statement"]
         if shard not in self._origins:
-            what = "a statement's shard has no log in this installation"
-            raise Corrupt(what, f"{self._source}/{shard}/{sequence}")
+            raise Corrupt("a statement's shard has no log in this installation", f"{self._source}/{shard}/{sequence}")
         mac = wire.stated_mac(self._key, self._origins[shard], sequence, statement)
         return Outgoing(
             self._topic,
@@ -369,7 +371,8 @@ class Relay:
         """
         running = await self._database.fetchrow(_RUNNING)
         rows = await self._database.fetch(_STANDING, sorted(self._origins))
-        assert running is not None
+        if running is None:
+            raise Unavailable("postgresql")
         at: datetime = running["at"]
         found = {}
         for row in rows:
@@ -386,9 +389,8 @@ class Relay:
 
     async def _tidy(self) -> None:
         """Done rows are kept for one backup cycle: a ledger restored from a backup asks for them again."""
-        while int((await self._database.execute(_TIDY, self._keep)).split()[-1]) > 0:
-            await asyncio.sleep(0.1)
-        await asyncio.sleep(_TIDY_SECONDS)
+        deleted = int((await self._database.execute(_TIDY, self._keep)).split()[-1])
+        await asyncio.sleep(_TIDY_SECONDS if deleted == 0 else 0.1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from fastapi.responses import HTMLResponse
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from shared.web import language as language_of
+
 LANGUAGES: Final = ("de", "en")
 _HERE: Final = Path(__file__).parent
 
@@ -53,7 +55,7 @@ class Texts:
 
     def html(self, key: str, **values: object) -> Markup:
         """A text that may hold markup of ours; values are escaped."""
-        return Markup(self(key)).format(**values)  # noqa: S704 - texts are files of ours
+        return Markup(self(key)).format(**values)  # noqa: S704
 
     def __contains__(self, key: str) -> bool:
         return key in self._texts
@@ -132,11 +134,9 @@ class Pages:
 
     def error(self, request: Request, status: int, code: str, message: str) -> HTMLResponse:
         """What a person sees when something is refused: the text for the code if there is one, else the message."""
-        from shared.web import language as language_of  # noqa: PLC0415 - web knows nothing of pages
-
         language = language_of(request)
         texts = self._texts[language]
         key = f"error.{code}"
-        generic = "error.unavailable" if status >= 500 else "error.refused"  # noqa: PLR2004
+        generic = "error.unavailable" if status >= 500 else "error.refused"
         words = texts(key) if key in texts else (message if language == "en" else texts(generic))
         return self.render("error.html", language, status=status, message=words, code=code)
