@@ -217,12 +217,14 @@ def _user() -> tuple[int, int] | None:
 
 def _named(user: tuple[int, int] | None) -> list[str]:
     """Prefix that gives a uid without a name (containers, bare machines) the name that initdb insists on."""
-    try:
-        pwd.getpwuid(os.geteuid() if user is None else user[0])
-    except KeyError:
-        unshare = shutil.which("unshare")
-        return [] if unshare is None else [unshare, "--map-user=65534", "--map-group=65534"]
-    return []
+    uid = os.geteuid() if user is None else user[0]
+    with contextlib.suppress(KeyError):
+        pwd.getpwuid(uid)
+        return []
+    prefix = ["unshare", "--map-user=65534", "--map-group=65534"]  # `nobody`, in a user namespace of its own
+    if shutil.which("unshare") and subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0:
+        return prefix
+    raise NotStarted("PostgreSQL", f"user id {uid} has no name; as root, please: useradd --uid {uid} consent")
 
 
 def _may_run(user: tuple[int, int], command: Sequence[str]) -> bool:
