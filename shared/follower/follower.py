@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from shared import logs, wire
 from shared.backoff import Backoff
 from shared.client import ServiceClient
-from shared.clock import Clock
+from shared.clock import Clock, utc_now
 from shared.database import Database, Transaction
 from shared.errors import Corrupt, Refused, Unavailable
 from shared.follower.records import Heartbeat, Recorded
@@ -22,6 +22,7 @@ from shared.kafka import Consumer, Message, OutOfRange
 from shared.metrics import Metrics
 
 Apply = Callable[[Transaction, Recorded], Awaitable[None]]
+NewConsumer = Callable[[Sequence[int], Mapping[int, int]], Consumer]
 OnHeartbeat = Callable[[Heartbeat], Awaitable[None]]
 
 _PAGE: Final = 1000
@@ -44,24 +45,25 @@ class Follower:
         self,
         name: str,
         database: Database,
-        consumer: Callable[[], Consumer],
+        consumer: NewConsumer,
         ledger: ServiceClient,
         publisher_key: bytes,
         origins: Mapping[int, str],
+        shards: Iterable[int],
         apply: Apply,
-        *,
-        clock: Clock,
         on_heartbeat: OnHeartbeat | None = None,
+        *,
+        clock: Clock = utc_now,
         metrics: Metrics | None = None,
     ) -> None:
-        """`consumer` makes a Consumer of every shard's partition of `consent.recorded`, without positions;
-        `origins` is the log's name per shard; `apply` does only SQL on the transaction it is given."""
+        """`consumer` makes a Consumer of `consent.recorded` from partitions and positions; `origins` is the log's
+        name per shard; `apply` does only SQL on the transaction it is given."""
         self._name = name
         self._database = database
         self._consumer = consumer
         self._ledger = ledger
         self._publisher_key = publisher_key
-        self._origins = dict(origins)
+        self._origins = {shard: origins[shard] for shard in shards}
         self._apply = apply
         self._clock = clock
         self._on_heartbeat = on_heartbeat
@@ -92,7 +94,7 @@ class Follower:
         """Until cancelled. What PostgreSQL, Kafka or the ledger do only slows it down; Corrupt ends it."""
         backoff = Backoff()
         while True:
-            consumer = self._consumer()
+            consumer = self._consumer(sorted(self._origins), {})
             try:
                 await consumer.start()
                 await self._follow(consumer, backoff)

@@ -12,16 +12,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from shared import logs, wire
 from shared.backoff import Backoff
 from shared.client import ServiceClient
-from shared.clock import Clock, rfc3339
+from shared.clock import Clock, rfc3339, utc_now
 from shared.database import Database, Lock, Row
 from shared.errors import Corrupt, Refused, Unavailable
 from shared.kafka import Outgoing, Producer
 from shared.metrics import Metrics
+from shared.topics import STATED
 
 _BATCH: Final = 1000
 _ALIVE_SECONDS: Final = 1.0
@@ -110,6 +111,13 @@ class Standing:
     waiting_seconds: float
 
 
+class Installation(Protocol):
+    """What of the settings a relay needs: `shared.settings.Settings` is one."""
+
+    def topic(self, name: str) -> str: ...
+    def origins(self) -> Mapping[int, str]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Stuck:
     """The lowest number last sent again (0: none), and the pause until it is looked at next."""
@@ -128,24 +136,22 @@ class Relay:
         producer: Producer,
         ledger: ServiceClient,
         key: tuple[str, bytes],
+        installation: Installation,
+        clock: Clock = utc_now,  # noqa: ARG002
         *,
-        topic: str,
-        origins: Mapping[int, str],
-        clock: Clock,
         metrics: Metrics | None = None,
         on_sealed: Callable[[], Awaitable[None]] | None = None,
         resend_after: float = 10.0,
         keep: timedelta = timedelta(days=3),
     ) -> None:
-        """`key` is (key id, key) as `Secrets.own_source_key` gives it; `origins` is the log's name per shard."""
+        """`key` is (key id, key) as `Secrets.own_source_key` gives it."""
         self._source = source
         self._database = database
         self._producer = producer
         self._ledger = ledger
         self._key_id, self._key = key
-        self._topic = topic
-        self._origins = dict(origins)
-        self._clock = clock
+        self._topic = installation.topic(STATED)
+        self._origins = dict(installation.origins())
         self._on_sealed = on_sealed
         self._resend_after = resend_after
         self._keep = keep
