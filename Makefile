@@ -27,6 +27,10 @@ endif
 # Two makes at once in one checkout (a demo here, tests there) install one after the other.
 ONE_AT_A_TIME := $(if $(shell command -v flock 2>/dev/null),flock .)
 
+OFFLINE = echo "make: the packages named in requirements/ are not all here and could not be fetched (the reason is above)." \
+  "Connect this machine to $(or $(INDEX),https://pypi.org) and repeat; a mirror's address goes into PIP_INDEX_URL, a" \
+  "private certificate authority into SSL_CERT_FILE." >&2; exit 1
+
 .DEFAULT_GOAL := help
 .PHONY: help venv installed demo test test-browser lint lock clean
 
@@ -53,7 +57,7 @@ installed: $(VENV)/.installed
 	@rm -rf .tools/bin .tools/lib
 	@$(PYTHON) -m venv .tools
 	@.tools/bin/python -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: \
-	  -r requirements/tools.txt
+	  -r requirements/tools.txt || { $(OFFLINE); }
 	@touch $@
 
 # What the lock names, exactly. The one package without a wheel comes second, built by what the first step installed.
@@ -61,8 +65,10 @@ $(VENV)/.locked: requirements/dev.txt requirements/sdist.txt | $(filter .tools/b
 	@echo "make: installing the pinned packages into $(VENV)"
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { rm -rf $(VENV); $(UV) venv -q --python $(PYTHON) --no-python-downloads $(VENV); }
-	@$(UV) pip sync -q --python $(BIN)/python --require-hashes --only-binary :all: requirements/dev.txt
-	@$(UV) pip install -q --python $(BIN)/python --require-hashes --no-deps --no-build-isolation -r requirements/sdist.txt
+	@$(UV) pip sync -q --python $(BIN)/python --require-hashes --only-binary :all: requirements/dev.txt || \
+	  { $(OFFLINE); }
+	@$(UV) pip install -q --python $(BIN)/python --require-hashes --no-deps --no-build-isolation \
+	  -r requirements/sdist.txt || { $(OFFLINE); }
 	@touch $@
 
 # The package itself, from this folder; hatchling stands in the lock, so no index is asked.
