@@ -1,0 +1,424 @@
+"""Stages 1 to 4 for one shard: fetch what has arrived, check it, prepare the batch, append it by one SQL statement.
+
+What is in memory runs ahead of the tables by one batch: while PostgreSQL writes batch n, batch n+1 is prepared. It is
+sent only when n is known to be committed. After any error or lost answer all of it is dropped and read anew, because
+then nobody here knows whether the batch was written; the tables do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Final, Protocol
+
+import asyncpg
+
+from services.ledger import head as heads
+from services.ledger import store
+from services.ledger.check import Admission, Alive, Check, Reject, Stated
+from services.ledger.head import SUBJECTS_KEPT, Head
+from services.ledger.prepare import Known, Prepare, Prepared
+from shared import logs
+from shared.clock import Clock, millis
+from shared.database import Database
+from shared.errors import Corrupt, Unavailable
+from shared.identifiers import Random
+from shared.kafka import Message, OutOfRange
+from shared.metrics import Metrics
+
+MAX_BATCH: Final = 1000
+CLOCK_BEHIND_MS: Final = 5_000
+
+_FETCH_MS: Final = 1000
+_LOCK_PROBE_SECONDS: Final = 3
+_TRIM_SECONDS: Final = 60
+_PAUSE_SECONDS: Final = 0.5
+
+log = logs.logger("append")
+
+# One statement, no transaction around it: a process that is stopped between two statements holds no lock, and one that
+# is stopped while sending this one has not begun it.
+APPEND: Final = """
+with h as (
+    update head set size = $5, next_offset = $6, edge = $7, map_root = $8, recorded_at = $9
+    where shard = $1 and epoch = $2 and size = $3 and next_offset = $4
+      and not exists (select from incident i
+                      where i.shard = $1 and i.kind = 'signer-disagrees' and i.closed_at is null)
+    returning 1
+), add_leaves as (
+    insert into leaf_batch (shard, first, n, leaves)
+    select $1, $3, $10, $11 from h where $10 > 0
+), add_tiles as (
+    insert into tile (shard, level, n, hashes)
+    select $1, t.* from h, unnest($12::smallint[], $13::bigint[], $14::bytea[]) t
+), add_seen as (
+    insert into seen (shard, id, source, index, sequence, statement_hash)
+    select $1, e.id, e.source, $3 + e.o - 1, e.sequence, e.statement_hash
+    from h, unnest($15::text[], $16::uuid[], $17::bigint[], $18::bytea[]) with ordinality
+         e (source, id, sequence, statement_hash, o)
+), add_payloads as (
+    insert into payload (shard, index, subject, payload)
+    select $1, $3 + e.o - 1, e.subject, e.payload
+    from h, unnest($19::text[], $20::bytea[]) with ordinality e (subject, payload, o)
+), add_subjects as (
+    insert into subject_key (subject, shard, wrapped)
+    select s.subject, $1, s.wrapped from h, unnest($21::text[], $22::bytea[]) s (subject, wrapped)
+), add_matters as (
+    insert into matter (subject, matter, shard, restricted_at)
+    select m.subject, m.matter, $1, m.restricted_at
+    from h, unnest($23::text[], $24::text[], $25::text[]) m (subject, matter, restricted_at)
+    on conflict (subject, matter) do update set restricted_at = excluded.restricted_at
+), add_overtaken as (
+    insert into overtaken (shard, source, sequence, id, index)
+    select $1, o.* from h, unnest($26::text[], $27::bigint[], $28::uuid[], $29::bigint[]) o
+), add_rejects as (
+    insert into rejected (shard, stated_offset, source, sequence, statement_id, reason,
+                          statement_hash, statement_size, statement, times)
+    select $1, r.* from h, unnest($30::bigint[], $31::text[], $32::bigint[], $33::text[], $34::text[],
+                                  $35::bytea[], $36::int[], $37::bytea[], $38::int[]) r
+    on conflict (shard, source, sequence, statement_hash, reason) do update
+        set times = rejected.times + excluded.times, stated_offset = excluded.stated_offset,
+            last_at = clock_timestamp()
+), set_marks as (
+    insert into source_mark (shard, source, sequence, all_before)
+    select $1, m.* from h, unnest($39::text[], $40::bigint[], $41::timestamptz[]) m
+    on conflict (shard, source) do update set sequence = excluded.sequence, all_before = excluded.all_before
+), set_progress as (
+    insert into progress (shard, source, size, contiguous)
+    select $1, p.source, $5, p.contiguous from h, unnest($42::text[], $43::bigint[]) p (source, contiguous)
+    on conflict (shard, source, size) do update set contiguous = excluded.contiguous
+), fill_gaps as (
+    delete from arrived a using h, unnest($42::text[], $43::bigint[]) p (source, contiguous)
+    where a.shard = $1 and a.source = p.source and a.sequence <= p.contiguous
+), add_arrived as (
+    insert into arrived (shard, source, sequence)
+    select $1, a.* from h, unnest($44::text[], $45::bigint[]) a
+), open_incidents as (
+    insert into incident (shard, kind, about, detail)
+    select $1, i.* from h, unnest($46::text[], $47::text[], $48::text[]) i
+    on conflict do nothing
+), close_incidents as (
+    update incident i set closed_at = clock_timestamp(), closed_by = 'ledger', closed_reason = 'it has arrived'
+    from h, unnest($49::text[], $50::text[]) c (kind, about)
+    where i.shard = $1 and i.kind = c.kind and i.about = c.about and i.closed_at is null
+)
+select pg_notify(channel, '') from h, unnest($51::text[]) channel
+"""
+
+
+class Fenced(Corrupt):
+    """Another process owns this shard now, or the signer has stopped it: this one must end."""
+
+
+class Stale(Exception):
+    """The tables are not where we thought: a lost answer of ours took effect after all. Read anew."""
+
+
+class Source(Protocol):
+    """What the appender needs of shared.kafka.Consumer."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    def seek(self, partition: int, offset: int) -> None: ...
+    async def fetch(self, max_records: int = ..., timeout_ms: int = ...) -> list[Message]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of an appender: those that sources state with, and those that wrap what it makes."""
+
+    sources: Mapping[str, bytes]
+    keks: Mapping[int, bytes]
+
+
+class Appender:
+    """The owner of one shard, for as long as nobody raises its epoch."""
+
+    def __init__(
+        self,
+        shard: int,
+        db: Database,
+        open_consumer: Callable[[], Source],
+        keys: Keys,
+        admission: Admission,
+        clock: Clock,
+        random: Random,
+        metrics: Metrics | None = None,
+        *,
+        max_batch: int = MAX_BATCH,
+        subjects_kept: int = SUBJECTS_KEPT,
+    ) -> None:
+        self.shard = shard
+        self._db = db
+        self._open_consumer = open_consumer
+        self._keys = keys
+        self._admission = admission
+        self._clock = clock
+        kek_id = max(keys.keks)
+        self._prepare = Prepare(kek_id, keys.keks[kek_id], random)
+        self._max_batch = max_batch
+        self._subjects_kept = subjects_kept
+        self._epoch: int | None = None
+        self._check: Check | None = None
+        self._head: Head | None = None
+        self._consumer: Source | None = None
+        self._in_flight: asyncio.Task[None] | None = None
+        self._recent: list[Prepared] = []
+        self._probe_all = False
+        self._trimmed_at = 0.0
+        metrics = metrics or Metrics("ledger_append")
+        self._size = metrics.gauge("log_size", "leaves appended", ["shard"])
+        self._offset = metrics.gauge("next_offset", "next offset of consent.stated to consume", ["shard"])
+        self._events = metrics.counter("events_total", "statements appended", ["shard"])
+        self._duplicates = metrics.counter("duplicates_total", "exact repetitions dropped", ["shard"])
+        self._rejects = metrics.counter("rejected_total", "messages that could not be recorded", ["shard", "reason"])
+        self._seconds = metrics.histogram("append_seconds", "one batch, from statement sent to committed", ["shard"])
+
+    async def run(self) -> None:
+        """Own the shard until cancelled, fenced or stopped; waits while another process owns it."""
+        try:
+            while True:
+                await self._own()
+                await asyncio.sleep(_PAUSE_SECONDS)
+        finally:
+            await self.drop()
+
+    async def _own(self) -> None:
+        """Own the shard until a part does not answer."""
+        try:
+            # The lock keeps a second appender waiting instead of fencing the first; the epoch is what protects.
+            async with self._db.lock(f"append-{self.shard}") as held, asyncio.TaskGroup() as group:
+                group.create_task(_keep(held.still_held))
+                await self._follow()
+        except* Unavailable as several:
+            await self.drop()
+            log.warning("reading-anew", shard=self.shard, exc_info=several)
+
+    async def _follow(self) -> None:
+        await self.claim()
+        while True:
+            try:
+                await self.step()
+            except Stale:
+                await self.drop()
+
+    async def claim(self) -> None:
+        """Become the owner: every earlier one is fenced from here on, though it may not know yet."""
+        await self.drop()
+        if await store.open_incidents(self._db, self.shard, store.SIGNER_DISAGREES):
+            raise Fenced("the log", f"shard {self.shard}: the signer disagrees with its rows")
+        self._epoch = await store.claim(self._db, self.shard)
+        self._check = Check(self.shard, await store.origin(self._db, self.shard), self._keys.sources, self._admission)
+
+    async def drop(self) -> None:
+        """Forget everything that was only in memory."""
+        in_flight, self._in_flight = self._in_flight, None
+        if in_flight is not None:
+            in_flight.cancel()
+            await asyncio.gather(in_flight, return_exceptions=True)
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.stop()
+        self._head = None
+        self._recent = []
+
+    async def step(self, timeout_ms: int = _FETCH_MS) -> int:
+        """Fetch, check and prepare one batch, and begin to append it; answers how many messages there were.
+
+        Any error means that the state in memory was or must be dropped. Unavailable and Stale pass; Fenced does not.
+        """
+        try:
+            head = self._head or await self._load()
+            assert self._consumer is not None  # noqa: S101 - _load made it
+            if self._in_flight is not None and self._in_flight.done():
+                await self._settle()
+            # While a batch is in flight its failure must not wait for the next message.
+            messages = await self._consumer.fetch(self._max_batch, 50 if self._in_flight else timeout_ms)
+            if not messages:
+                await self._settle()
+                await self._trim()
+                return 0
+            prepared = await self._prepared(head, messages)
+            await self._settle()
+            self._in_flight = asyncio.create_task(self._append(prepared))
+            # Let it send its first bytes before the next batch takes the processor.
+            await asyncio.sleep(0)
+        except OutOfRange:
+            await self.drop()
+            raise Corrupt("consent.stated", f"partition {self.shard}: the position to go on from is gone") from None
+        except BaseException:
+            await self.drop()
+            raise
+        return len(messages)
+
+    async def settled(self) -> None:
+        """Return when the batch in flight is committed."""
+        try:
+            await self._settle()
+        except BaseException:
+            await self.drop()
+            raise
+
+    async def _load(self) -> Head:
+        if self._epoch is None:
+            await self.claim()
+        assert self._epoch is not None  # noqa: S101 - claim set it
+        head = await heads.load(self._db, self.shard, self._epoch, self._keys.keks, subjects_kept=self._subjects_kept)
+        consumer = self._open_consumer()
+        self._consumer = consumer
+        await consumer.start()
+        consumer.seek(self.shard, head.next_offset)
+        self._head = head
+        self._size.labels(self.shard).set(head.size)
+        log.info("owning", shard=self.shard, epoch=self._epoch, size=head.size, next_offset=head.next_offset)
+        return head
+
+    async def _prepared(self, head: Head, messages: list[Message]) -> Prepared:
+        assert self._check is not None  # noqa: S101 - claim set it
+        now = self._clock()
+        if millis(now) < head.recorded_at - CLOCK_BEHIND_MS:
+            # recorded_at never goes back, and the signer would refuse one that is ahead of the clock.
+            raise Unavailable("clock")
+        checked = self._check.messages(messages, now)
+        known = await self._known(head, checked)
+        prepared = await self._prepare.batch(head, checked, known, millis(now), messages[-1].offset + 1)
+        self._recent = [*self._recent[-1:], prepared]
+        return prepared
+
+    async def _known(self, head: Head, checked: list[Stated | Alive | Reject]) -> Known:
+        """Load the batch's subjects; look up the statements that may have come before.
+
+        A statement whose sequence number is new is new, as long as its source keeps to the rules. If it does not, the
+        primary key of `seen` refuses the batch, and the next attempt looks up every id.
+        """
+        stated = [item for item in checked if isinstance(item, Stated)]
+        await head.subjects.load(self._db, list({item.statement.subject for item in stated}))
+        suspects = [item for item in stated if self._probe_all or self._has_arrived(head, item)]
+        if not suspects:
+            return Known()
+        # The batch in flight may or may not be visible in the tables; it is in `_recent`.
+        names = {name: hashed for batch in self._recent for name, hashed in batch.names.items()}
+        rejected = {hashed for batch in self._recent for hashed in batch.rejected_hashes}
+        sources, ids = [item.source for item in suspects], [item.statement.id for item in suspects]
+        for row in await store.seen(self._db, self.shard, sources, ids):
+            names[row["source"], row["id"]] = row["statement_hash"]
+        rejected |= await store.rejected_hashes(self._db, self.shard, [item.statement_hash for item in suspects])
+        return Known(names, frozenset(rejected))
+
+    @staticmethod
+    def _has_arrived(head: Head, item: Stated) -> bool:
+        sequences = head.sequences.get(item.source)
+        return sequences is not None and sequences.has(item.sequence)
+
+    async def _settle(self) -> None:
+        in_flight, self._in_flight = self._in_flight, None
+        if in_flight is not None:
+            await in_flight
+
+    async def _append(self, prepared: Prepared) -> None:
+        began = perf_counter()
+        try:
+            rows = await self._db.fetch(APPEND, *arguments(prepared))
+        except asyncpg.UniqueViolationError:
+            # Nothing was written. Some id or sequence came again under a number that had not arrived.
+            if self._probe_all:
+                raise Corrupt("append", f"shard {self.shard}, size {prepared.size}: a row is there already") from None
+            self._probe_all = True
+            raise Stale from None
+        if not rows:
+            raise await self._not_ours(prepared)
+        self._probe_all = False
+        shard = self.shard
+        self._seconds.labels(shard).observe(perf_counter() - began)
+        self._size.labels(shard).set(prepared.new_size)
+        self._offset.labels(shard).set(prepared.new_next_offset)
+        self._events.labels(shard).inc(len(prepared.events))
+        self._duplicates.labels(shard).inc(prepared.duplicates)
+        for reject, times in prepared.rejects.values():
+            self._rejects.labels(shard, reject.reason).inc(times)
+            log.warning("rejected", shard=shard, reason=reject.reason, source=reject.source, offset=reject.offset)
+
+    async def _not_ours(self, prepared: Prepared) -> Exception:
+        """Why the compare-and-swap found nothing to swap."""
+        row = await store.head(self._db, self.shard)
+        if row["epoch"] != prepared.epoch:
+            return Fenced("the log", f"shard {self.shard}: epoch {row['epoch']} has taken it over")
+        if await store.open_incidents(self._db, self.shard, store.SIGNER_DISAGREES):
+            return Fenced("the log", f"shard {self.shard}: the signer disagrees with its rows")
+        return Stale()
+
+    async def _trim(self) -> None:
+        now = self._clock().timestamp()
+        if now - self._trimmed_at > _TRIM_SECONDS:
+            self._trimmed_at = now
+            await store.forget_sealed_progress(self._db, self.shard)
+
+
+async def _keep(still_held: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(_LOCK_PROBE_SECONDS)
+        await still_held()
+
+
+def arguments(prepared: Prepared) -> list[Any]:
+    """What APPEND takes, in its order."""
+    events, rejects, marks = prepared.events, list(prepared.rejects.values()), list(prepared.marks.values())
+    matters, tiles, overtaken = prepared.matters, prepared.tiles, prepared.overtaken
+    # Rejects alone count as done at once, if all before them is sealed: nobody will sign anything for them.
+    channels = ["ledger_appended"] if prepared.leaves else ["ledger_sealed"]
+    return [
+        prepared.shard,
+        prepared.epoch,
+        prepared.size,
+        prepared.next_offset,
+        prepared.new_size,
+        prepared.new_next_offset,
+        prepared.edge,
+        prepared.map_root,
+        prepared.recorded_at,
+        len(prepared.leaves),
+        b"".join(prepared.leaves),
+        [tile.level for tile in tiles],
+        [tile.n for tile in tiles],
+        [tile.hashes for tile in tiles],
+        [event[0] for event in events],
+        [event[1] for event in events],
+        [event[2] for event in events],
+        [event[3] for event in events],
+        [event[4] for event in events],
+        [event[5] for event in events],
+        [subject for subject, _ in prepared.new_subjects],
+        [wrapped for _, wrapped in prepared.new_subjects],
+        [subject for subject, _ in matters],
+        [matter for _, matter in matters],
+        list(matters.values()),
+        [one[0] for one in overtaken],
+        [one[1] for one in overtaken],
+        [one[2] for one in overtaken],
+        [one[3] for one in overtaken],
+        [reject.offset for reject, _ in rejects],
+        [reject.source for reject, _ in rejects],
+        [reject.sequence for reject, _ in rejects],
+        [reject.statement_id for reject, _ in rejects],
+        [reject.reason for reject, _ in rejects],
+        [reject.statement_hash for reject, _ in rejects],
+        [len(reject.raw) for reject, _ in rejects],
+        # What nobody proved to have said may hold anything; its hash is enough to find it in Kafka.
+        [None if reject.source is None else reject.raw for reject, _ in rejects],
+        [times for _, times in rejects],
+        [mark.source for mark in marks],
+        [mark.sequence for mark in marks],
+        [mark.all_before for mark in marks],
+        list(prepared.progress),
+        list(prepared.progress.values()),
+        [source for source, _ in prepared.arrived],
+        [sequence for _, sequence in prepared.arrived],
+        [kind for kind, _, _ in prepared.opened],
+        [about for _, about, _ in prepared.opened],
+        [detail for _, _, detail in prepared.opened],
+        [kind for kind, _ in prepared.closed],
+        [about for _, about in prepared.closed],
+        channels,
+    ]

@@ -1,0 +1,280 @@
+"""Stage 5 for one shard: read the appended rows back, re-derive both roots by the reader's code, and only then sign.
+
+It shares nothing with the appender but the tables. What it once signed is in its own files, so that neither a restored
+database nor a superuser can make it sign a second history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Protocol
+
+import asyncpg
+
+from services.ledger import store
+from services.ledger.reader.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
+from services.ledger.reader.errors import Invalid
+from services.ledger.reader.leaf import MapRoot
+from services.ledger.reader.note import format_note
+from services.ledger.reader.replica import Replica
+from services.ledger.signer_files import Signed, SignerFiles
+from services.ledger.store import Batch
+from shared import logs
+from shared.clock import Clock, millis
+from shared.database import Database
+from shared.errors import Corrupt, Unavailable
+from shared.metrics import Metrics
+
+AHEAD_OF_CLOCK: Final = "ahead-of-clock"
+AHEAD_MS: Final = 5_000
+FRESH_SECONDS: Final = 2.0
+
+_ROWS_AT_ONCE: Final = 8
+_LENGTHS: Final = {0x01: 89, 0x02: 57, 0x03: 89}
+
+log = logs.logger("seal")
+
+
+class LogKey(Protocol):
+    """Signs checkpoints of one log; services.ledger.reader.note.Signer, or a device."""
+
+    @property
+    def vkey(self) -> str: ...
+    def sign(self, text: bytes) -> bytes: ...
+
+
+class FreshKey(Protocol):
+    """Signs the fresh line; services.ledger.reader.note.CosignatureSigner, or a device."""
+
+    @property
+    def vkey(self) -> str: ...
+    def sign(self, text: bytes, time: int) -> bytes: ...
+
+
+class Sealer:
+    """The signer of one shard."""
+
+    def __init__(
+        self,
+        shard: int,
+        origin: str,
+        db: Database,
+        directory: Path,
+        log_key: LogKey,
+        fresh_key: FreshKey,
+        clock: Clock,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.shard = shard
+        self._origin = origin
+        self._db = db
+        self._directory = directory
+        self._log_key = log_key
+        self._fresh_key = fresh_key
+        self._clock = clock
+        self._files: SignerFiles | None = None
+        self._replica = Replica()
+        self._stored = 0
+        """Size of the newest checkpoint in PostgreSQL; what our files have beyond it is still to be stored."""
+        self._fresh_at = 0.0
+        self._waiting_for_clock = False
+        metrics = metrics or Metrics("ledger_seal")
+        self._size = metrics.gauge("sealed_size", "leaves under the newest checkpoint", ["shard"])
+        self._signatures = metrics.counter("signatures_total", "checkpoints signed", ["shard"])
+
+    async def run(self) -> None:
+        """Seal what is appended, and renew the fresh line, until cancelled or until something contradicts itself."""
+        appended = self._db.listen("ledger_appended")
+        while True:
+            try:
+                if self._files is None:
+                    await self.open()
+                seen = appended.changed
+                sealed = await self.step()
+                due = self._fresh_at + FRESH_SECONDS - self._clock().timestamp()
+                if due <= 0:
+                    await self.renew()
+                elif not sealed:
+                    await appended.wait(min(due, 1.0), since=seen)
+            except Unavailable as error:
+                # Nothing to take back: files and replica agree, and `step` begins with what is not stored yet.
+                log.warning("waiting", shard=self.shard, service=error.service)
+                await asyncio.sleep(0.5)
+
+    async def open(self) -> None:
+        """Rebuild the replica from our own leaves and hold PostgreSQL against it.
+
+        Corrupt, and nothing is ever signed, if PostgreSQL is behind our files, differs from them, or holds a
+        checkpoint that they do not know.
+        """
+        self.close()
+        files = SignerFiles.open(self._directory, self.shard)
+        try:
+            replica = await self._replay(files)
+            await self._compare(files, replica)
+        except BaseException:
+            files.close()
+            raise
+        self._files, self._replica = files, replica
+        await self._store_unstored()
+        await self.renew()
+        log.info("signing", shard=self.shard, size=replica.size)
+
+    def close(self) -> None:
+        """Give the files free."""
+        if self._files is not None:
+            self._files.close()
+            self._files = None
+
+    async def step(self) -> bool:
+        """Seal what is appended by now, under one signature; whether there was anything."""
+        assert self._files is not None  # noqa: S101 - open() comes first
+        await self._store_unstored()
+        batches = await store.batches(self._db, self.shard, self._replica.size, _ROWS_AT_ONCE)
+        taken: list[bytes] = []
+        for batch in batches:
+            leaves = await self._leaves_of(batch)
+            if await self._is_ahead(batch, leaves):
+                break
+            await self._take_in(batch, leaves)
+            taken += leaves
+            await asyncio.sleep(0)
+        if not taken:
+            return False
+        # From here to the signature nothing waits: what the files hold and what the replica holds are one.
+        self._files.add(taken, Signed(self._replica.size, self._replica.tree_root()))
+        await self._store_unstored()
+        return True
+
+    async def renew(self) -> None:
+        """Say that the newest checkpoint is still the newest."""
+        now = self._clock()
+        newest = await store.newest_checkpoint(self._db, self.shard)
+        if newest is None or newest["size"] != self._stored:
+            raise await self._disagree("checkpoint", f"the newest is not our last, {self._stored}")
+        checkpoint = Checkpoint(self._origin, newest["size"], self._signed().root)
+        line = self._fresh_key.sign(checkpoint.text(), int(now.timestamp()))
+        await store.renew_fresh(self._db, self.shard, self._stored, line.decode(), now)
+        self._fresh_at = now.timestamp()
+
+    async def _replay(self, files: SignerFiles) -> Replica:
+        replica = Replica()
+        signed = iter(files.signed)
+        expected = next(signed)
+        try:
+            for index, leaf in enumerate(files.leaves()):
+                replica.apply(leaf)
+                if replica.size == expected.size:
+                    if replica.tree_root() != expected.root:
+                        raise Corrupt("the signer's files", f"shard {self.shard}: root of size {expected.size}")
+                    expected = next(signed, expected)
+                if index % 1000 == 0:
+                    await asyncio.sleep(0)
+        except Invalid as invalid:
+            raise Corrupt("the signer's leaves", f"shard {self.shard}, index {invalid.index}") from None
+        return replica
+
+    async def _compare(self, files: SignerFiles, replica: Replica) -> None:
+        head = await store.head(self._db, self.shard)
+        if head["size"] < replica.size:
+            where = f"shard {self.shard}: {head['size']} leaves, {replica.size} were signed"
+            raise Corrupt("PostgreSQL is behind the signer's files", where)
+        ours = files.leaves()
+        async for batch in store.replay(self._db, self.shard, 0, files.signed[-1].size):
+            for index, leaf in enumerate(await self._leaves_of(batch), batch.first):
+                if leaf != next(ours):
+                    raise await self._disagree("leaf_batch", f"index {index} is not the leaf that was signed")
+        newest = await store.newest_checkpoint(self._db, self.shard)
+        if newest is None:
+            raise await self._disagree("checkpoint", "there is none")
+        known = {one.size: one.root for one in files.signed}
+        try:
+            checkpoint = verify_checkpoint(newest["note"].encode(), self._log_key.vkey)
+        except Invalid:
+            raise await self._disagree("checkpoint", f"size {newest['size']} is not signed by our key") from None
+        if (checkpoint.size, checkpoint.root) != (newest["size"], newest["root"]) or (
+            known.get(checkpoint.size) != checkpoint.root
+        ):
+            raise await self._disagree("checkpoint", f"size {newest['size']} is none that we signed")
+        self._stored = checkpoint.size
+
+    async def _leaves_of(self, batch: Batch) -> list[bytes]:
+        leaves: list[bytes] = []
+        at = 0
+        while at < len(batch.leaves):
+            length = _LENGTHS.get(batch.leaves[at], 0)
+            leaf = batch.leaves[at : at + length]
+            if not length or len(leaf) != length:
+                raise await self._disagree("leaf_batch", f"index {batch.first + len(leaves)} has an unknown form")
+            leaves.append(leaf)
+            at += length
+        if len(leaves) != batch.n:
+            raise await self._disagree("leaf_batch", f"first {batch.first} has {len(leaves)} leaves, not {batch.n}")
+        return leaves
+
+    async def _is_ahead(self, batch: Batch, leaves: list[bytes]) -> bool:
+        """Whether the batch claims to be recorded in our future. It is not signed; it may be later, by our clock."""
+        limit = millis(self._clock()) + AHEAD_MS
+        ahead = any(len(leaf) == _LENGTHS[1] and int.from_bytes(leaf[-8:], "big") > limit for leaf in leaves)
+        if ahead and not self._waiting_for_clock:
+            detail = f"the batch at {batch.first} is more than 5 s ahead of the signer's clock"
+            await store.open_incident(self._db, self.shard, AHEAD_OF_CLOCK, "recorded_at", detail)
+            log.error("ahead-of-clock", shard=self.shard, first=batch.first)
+        if self._waiting_for_clock and not ahead:
+            await store.close_incident(self._db, self.shard, AHEAD_OF_CLOCK, "recorded_at", "the clock has caught up")
+        self._waiting_for_clock = ahead
+        return ahead
+
+    async def _take_in(self, batch: Batch, leaves: list[bytes]) -> None:
+        if batch.first != self._replica.size:
+            raise await self._disagree(
+                "leaf_batch", f"first {batch.first}, but the log has {self._replica.size} leaves"
+            )
+        try:
+            last = [self._replica.apply(leaf) for leaf in leaves][-1]
+        except Invalid as invalid:
+            raise await self._disagree("leaf_batch", f"index {invalid.index}: {invalid.what} {invalid.why}") from None
+        if not isinstance(last, MapRoot):
+            raise await self._disagree("leaf_batch", f"first {batch.first} does not end in a MAP_ROOT")
+
+    def _signed(self) -> Signed:
+        assert self._files is not None  # noqa: S101 - open() comes first
+        return self._files.signed[-1]
+
+    async def _store_unstored(self) -> None:
+        """Sign the last size in our files and store the checkpoint, if that was not done yet.
+
+        Ed25519 gives the same signature for the same text, so doing it again after a lost answer changes nothing.
+        """
+        signed = self._signed()
+        if signed.size == self._stored:
+            return
+        now = self._clock()
+        text = Checkpoint(self._origin, signed.size, signed.root).text()
+        note = format_note(text, [self._log_key.sign(text)])
+        # A flipped bit here would be published for ever.
+        if parse_checkpoint(text) != verify_checkpoint(note, self._log_key.vkey):
+            raise Corrupt("the signature", f"shard {self.shard}, size {signed.size}")
+        fresh = self._fresh_key.sign(text, int(now.timestamp())).decode()
+        try:
+            await self._add_checkpoint(signed, note.decode(), fresh, now)
+        except asyncpg.UniqueViolationError:
+            newest = await store.newest_checkpoint(self._db, self.shard)
+            if newest is None or newest["note"] != note.decode():
+                raise await self._disagree("checkpoint", f"another signer was here before size {signed.size}") from None
+            # Our own, whose answer was lost.
+        self._stored = signed.size
+        self._fresh_at = now.timestamp()
+        self._size.labels(self.shard).set(signed.size)
+        self._signatures.labels(self.shard).inc()
+
+    async def _add_checkpoint(self, signed: Signed, note: str, fresh: str, now: datetime) -> None:
+        await store.add_checkpoint(self._db, self.shard, signed.size, self._stored, signed.root, note, fresh, now)
+
+    async def _disagree(self, table: str, what: str) -> Corrupt:
+        """Stop the shard: sign nothing more, name the row, and let the appender see that it must stop as well."""
+        await store.open_incident(self._db, self.shard, store.SIGNER_DISAGREES, table, what)
+        log.critical("disagrees", shard=self.shard, table=table, what=what)
+        return Corrupt(table, f"shard {self.shard}, {what}")

@@ -1,0 +1,164 @@
+"""The signer's own memory outside PostgreSQL and its backups: every leaf it took in, every size it signed.
+
+    leaves   the leaves joined, as in docs/formats.md §5
+    sizes    one record per signature: size u64 || root 32 || first 8 bytes of SHA-256 over both
+
+Both only grow, and both are on the disk before a signature leaves the process. So whatever is behind the last whole
+record of `sizes` was never signed, and may be cut off; whatever is before it was, and must be there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO, Final, Self
+
+from shared.errors import Corrupt
+
+_RECORD: Final = 48
+_LENGTHS: Final = {0x01: 89, 0x02: 57, 0x03: 89}
+_CHUNK: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A size that was signed, or is about to be, and its root."""
+
+    size: int
+    root: bytes
+
+    def record(self) -> bytes:
+        """The bytes of this in `sizes`."""
+        body = self.size.to_bytes(8, "big") + self.root
+        return body + sha256(body).digest()[:8]
+
+
+class SignerFiles:
+    """The two files of one shard, held by one process at a time."""
+
+    def __init__(self, folder: Path, leaves: BinaryIO, sizes: BinaryIO, signed: list[Signed]) -> None:
+        self.folder = folder
+        self._leaves = leaves
+        self._sizes = sizes
+        self.signed = signed
+        """What `sizes` holds, oldest first; never empty."""
+
+    @staticmethod
+    def exist(directory: Path, shard: int) -> bool:
+        """Whether this shard was ever begun here."""
+        return (directory / str(shard) / "sizes").exists()
+
+    @classmethod
+    def create(cls, directory: Path, shard: int, leaf: bytes, root: bytes) -> None:
+        """Begin the files of a log with its leaf 0. Not before this has returned may size 1 be signed."""
+        folder = directory / str(shard)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # `sizes` last: it is what says that the files exist.
+        for name, content in (("leaves", leaf), ("sizes", Signed(1, root).record())):
+            draft = folder / f"{name}.new"
+            with draft.open("wb") as file:
+                file.write(content)
+                _sync(file)
+            draft.rename(folder / name)
+        _sync_folder(folder)
+        _sync_folder(directory)
+
+    @classmethod
+    def open(cls, directory: Path, shard: int) -> Self:
+        """Open for reading and adding; Corrupt if there are none, they contradict each other, or another holds them."""
+        folder = directory / str(shard)
+        if not cls.exist(directory, shard):
+            raise Corrupt("the signer's files", f"shard {shard} has none; a log begins by `log create` alone")
+        sizes = (folder / "sizes").open("r+b")
+        leaves = (folder / "leaves").open("r+b")
+        try:
+            fcntl.flock(sizes, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            sizes.close()
+            leaves.close()
+            raise Corrupt("the signer's files", f"shard {shard}: another signer holds them") from None
+        files = cls(folder, leaves, sizes, _read_sizes(sizes, shard))
+        files._cut_unsigned(shard)
+        return files
+
+    def leaves(self) -> Iterator[bytes]:
+        """Every leaf that was signed, from the first."""
+        self._leaves.seek(0)
+        buffer, at = b"", 0
+        for _ in range(self.signed[-1].size):
+            if len(buffer) - at < max(_LENGTHS.values()):
+                buffer, at = buffer[at:] + self._leaves.read(_CHUNK), 0
+            length = _LENGTHS.get(buffer[at] if at < len(buffer) else -1, 0)
+            if not length or len(buffer) - at < length:
+                raise Corrupt("the signer's leaves", f"{self.folder.name}: fewer than were signed")
+            yield buffer[at : at + length]
+            at += length
+
+    def add(self, leaves: Sequence[bytes], signed: Signed) -> None:
+        """Put these leaves and the size they make on the disk; when this returns, the size may be signed."""
+        self._leaves.seek(0, os.SEEK_END)
+        self._leaves.write(b"".join(leaves))
+        _sync(self._leaves)
+        # If we stop here, the leaves are beyond the last signed size and are cut off at the next start.
+        self._sizes.seek(0, os.SEEK_END)
+        self._sizes.write(signed.record())
+        _sync(self._sizes)
+        # If we stop here, the size counts as signed: the next start signs exactly it, and never another root for it.
+        self.signed.append(signed)
+
+    def close(self) -> None:
+        """Let another process have them."""
+        self._leaves.close()
+        self._sizes.close()
+
+    def _cut_unsigned(self, shard: int) -> None:
+        whole = sum(len(leaf) for leaf in self.leaves())
+        self._leaves.seek(0, os.SEEK_END)
+        if self._leaves.tell() > whole:
+            self._leaves.truncate(whole)
+            _sync(self._leaves)
+        expected = len(self.signed) * _RECORD
+        self._sizes.seek(0, os.SEEK_END)
+        if self._sizes.tell() > expected:
+            self._sizes.truncate(expected)
+            _sync(self._sizes)
+        if not self.signed:
+            raise Corrupt("the signer's sizes", f"shard {shard}: none")
+
+
+def _read_sizes(file: BinaryIO, shard: int) -> list[Signed]:
+    content = file.read()
+    found: list[Signed] = []
+    for at in range(0, len(content), _RECORD):
+        record = content[at : at + _RECORD]
+        one = Signed(int.from_bytes(record[:8], "big"), record[8:40])
+        if one.record() != record:
+            if at + _RECORD < len(content):
+                raise Corrupt("the signer's sizes", f"shard {shard}, record {at // _RECORD}")
+            # Torn while it was written, hence before the fsync that every signature waits for: never signed.
+            break
+        if found and one.size <= found[-1].size:
+            raise Corrupt("the signer's sizes", f"shard {shard}, record {at // _RECORD}")
+        found.append(one)
+    if not found:
+        raise Corrupt("the signer's sizes", f"shard {shard}: none")
+    return found
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some file systems cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,297 @@
+"""The ledger's queries: one function each, nothing decided here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from shared.database import Queries, Row
+from shared.errors import Corrupt
+
+SIGNER_DISAGREES: Final = "signer-disagrees"
+SEQUENCE_GAP: Final = "sequence-gap"
+
+_REPLAYED_ROWS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One stored row of leaves: index of the first, and their bytes joined."""
+
+    first: int
+    n: int
+    leaves: bytes
+
+
+async def origin(db: Queries, shard: int) -> str:
+    """The name the log was created under; Corrupt if there is no such log."""
+    found = await db.fetchval("select origin from log where shard = $1", shard)
+    if found is None:
+        raise Corrupt("log", f"shard {shard} was never created")
+    return str(found)
+
+
+async def logs(db: Queries) -> list[Row]:
+    """Every log: shard, origin, vkey, fresh_vkey."""
+    return await db.fetch("select shard, origin, vkey, fresh_vkey from log order by shard")
+
+
+async def head(db: Queries, shard: int) -> Row:
+    """The head row of a shard; Corrupt if there is none."""
+    row = await db.fetchrow(
+        "select epoch, size, next_offset, edge, map_root, recorded_at from head where shard = $1", shard
+    )
+    if row is None:
+        raise Corrupt("head", f"shard {shard} has none")
+    return row
+
+
+async def claim(db: Queries, shard: int) -> int:
+    """Raise the epoch: from now on no earlier owner of this shard can append."""
+    epoch = await db.fetchval("update head set epoch = epoch + 1 where shard = $1 returning epoch", shard)
+    if epoch is None:
+        raise Corrupt("log", f"shard {shard} was never created")
+    return int(epoch)
+
+
+async def batches(db: Queries, shard: int, first: int, rows: int) -> list[Batch]:
+    """The stored batches that begin at leaf `first` or later, at most `rows` of them."""
+    found = await db.fetch(
+        "select first, n, leaves from leaf_batch where shard = $1 and first >= $2 order by first limit $3",
+        shard,
+        first,
+        rows,
+    )
+    return [Batch(row["first"], row["n"], row["leaves"]) for row in found]
+
+
+async def replay(db: Queries, shard: int, start: int, end: int) -> AsyncIterator[Batch]:
+    """Every batch from the one that begins at `start` to the one that ends at `end`; Corrupt if they do not join."""
+    while start < end:
+        found = await batches(db, shard, start, _REPLAYED_ROWS)
+        for batch in found:
+            if batch.first != start or batch.first + batch.n > end:
+                raise Corrupt("leaf_batch", f"shard {shard}, no batch begins at {start} or none ends at {end}")
+            yield batch
+            start += batch.n
+            if start == end:
+                return
+        if not found:
+            raise Corrupt("leaf_batch", f"shard {shard}, leaf {start} is missing")
+
+
+async def batches_between(db: Queries, shard: int, start: int, end: int) -> list[Batch]:
+    """The stored batches that hold leaves start … end-1."""
+    found = await db.fetch(
+        """select first, n, leaves from leaf_batch
+           where shard = $1
+             and first >= coalesce((select max(first) from leaf_batch where shard = $1 and first <= $2), 0)
+             and first < $3
+           order by first""",
+        shard,
+        start,
+        end,
+    )
+    return [Batch(row["first"], row["n"], row["leaves"]) for row in found]
+
+
+async def tile(db: Queries, shard: int, level: int, n: int) -> bytes | None:
+    """A full tile, 8192 bytes, if the tree has it."""
+    found = await db.fetchval("select hashes from tile where shard = $1 and level = $2 and n = $3", shard, level, n)
+    return None if found is None else bytes(found)
+
+
+async def tiles(db: Queries, shard: int, level: int, numbers: Sequence[int]) -> list[Row]:
+    """Those full tiles of one level that exist: n, hashes."""
+    return await db.fetch(
+        "select n, hashes from tile where shard = $1 and level = $2 and n = any($3)", shard, level, numbers
+    )
+
+
+async def subjects(db: Queries, names: Sequence[str]) -> list[Row]:
+    """Wrapped key and matters of the subjects that are known: subject, wrapped, matters[], restricted_at[]."""
+    return await db.fetch(
+        """select k.subject, k.wrapped, array_agg(m.matter) as matters, array_agg(m.restricted_at) as restricted_at
+           from subject_key k left join matter m on m.subject = k.subject
+           where k.subject = any($1) group by k.subject""",
+        names,
+    )
+
+
+async def seen(db: Queries, shard: int, sources: Sequence[str], ids: Sequence[str]) -> list[Row]:
+    """Which of these statements stand in the log: source, id, statement_hash."""
+    return await db.fetch(
+        """select s.source, s.id::text as id, s.statement_hash
+           from unnest($2::text[], $3::uuid[]) w (source, id)
+           join seen s on s.shard = $1 and s.id = w.id and s.source = w.source""",
+        shard,
+        sources,
+        ids,
+    )
+
+
+async def rejected_hashes(db: Queries, shard: int, hashes: Sequence[bytes]) -> set[bytes]:
+    """Which of these statements, by the hash of their bytes, were rejected before."""
+    rows = await db.fetch(
+        "select distinct statement_hash from rejected where shard = $1 and source is not null"
+        " and statement_hash = any($2)",
+        shard,
+        hashes,
+    )
+    return {row["statement_hash"] for row in rows}
+
+
+async def progress(db: Queries, shard: int) -> dict[str, int]:
+    """The highest contiguous sequence of each source."""
+    rows = await db.fetch(
+        "select source, max(contiguous) as contiguous from progress where shard = $1 group by source", shard
+    )
+    return {row["source"]: row["contiguous"] for row in rows}
+
+
+async def arrived(db: Queries, shard: int) -> list[Row]:
+    """Sequences that arrived beyond a gap: source, sequence."""
+    return await db.fetch("select source, sequence from arrived where shard = $1", shard)
+
+
+async def open_incidents(db: Queries, shard: int, kind: str) -> list[str]:
+    """What the open incidents of one kind are about."""
+    rows = await db.fetch(
+        "select about from incident where shard = $1 and kind = $2 and closed_at is null", shard, kind
+    )
+    return [row["about"] for row in rows]
+
+
+async def forget_sealed_progress(db: Queries, shard: int) -> None:
+    """Keep, of the progress that is sealed, only the newest row of each source."""
+    await db.execute(
+        """delete from progress p using (
+               select source, max(size) as size from progress
+               where shard = $1 and size <= (select max(size) from checkpoint where shard = $1)
+               group by source) newest
+           where p.shard = $1 and p.source = newest.source and p.size < newest.size""",
+        shard,
+    )
+
+
+async def sealed_size(db: Queries, shard: int) -> int:
+    """How many leaves the newest checkpoint covers; 0 if there is no such log."""
+    return int(await db.fetchval("select coalesce(max(size), 0) from checkpoint where shard = $1", shard))
+
+
+async def served_checkpoint(db: Queries, shard: int) -> tuple[int, str] | None:
+    """Size and text of the newest checkpoint as it is served: with the fresh line, if that is of the same size."""
+    row = await db.fetchrow(
+        """select c.size, c.note || coalesce(f.line, '') as note
+           from checkpoint c left join fresh f on f.shard = c.shard and f.size = c.size
+           where c.shard = $1 order by c.size desc limit 1""",
+        shard,
+    )
+    return None if row is None else (row["size"], row["note"])
+
+
+async def payloads(db: Queries, shard: int, start: int, end: int) -> list[Row]:
+    """What is stored of the statements at start … end-1: index, subject, payload, wrapped (null once destroyed)."""
+    return await db.fetch(
+        """select p.index, p.subject, p.payload, k.wrapped
+           from payload p left join subject_key k on k.subject = p.subject
+           where p.shard = $1 and p.index >= $2 and p.index < $3 order by p.index""",
+        shard,
+        start,
+        end,
+    )
+
+
+async def newest_checkpoint(db: Queries, shard: int) -> Row | None:
+    """The last checkpoint that was signed: size, root, note."""
+    return await db.fetchrow(
+        "select size, root, note from checkpoint where shard = $1 order by size desc limit 1", shard
+    )
+
+
+async def add_checkpoint(
+    db: Queries, shard: int, size: int, previous: int | None, root: bytes, note: str, fresh: str, signed_at: datetime
+) -> None:
+    """Store a signed checkpoint behind `previous`, and its first fresh line.
+
+    Raises UniqueViolationError, and stores nothing, unless `previous` is the newest.
+    """
+    await db.fetch(
+        """with added as (
+               insert into checkpoint (shard, size, previous, root, note) values ($1, $2, $3, $4, $5) returning 1
+           ), renewed as (
+               insert into fresh (shard, size, line, signed_at) select $1, $2, $6, $7 from added
+               on conflict (shard) do update
+                   set size = excluded.size, line = excluded.line, signed_at = excluded.signed_at
+           )
+           select pg_notify('ledger_sealed', '') from added""",
+        shard,
+        size,
+        previous,
+        root,
+        note,
+        fresh,
+        signed_at,
+    )
+
+
+async def renew_fresh(db: Queries, shard: int, size: int, line: str, signed_at: datetime) -> None:
+    """Replace the fresh line of the newest checkpoint."""
+    await db.execute(
+        "update fresh set line = $3, signed_at = $4 where shard = $1 and size = $2 and signed_at <= $4",
+        shard,
+        size,
+        line,
+        signed_at,
+    )
+
+
+async def open_incident(db: Queries, shard: int, kind: str, about: str, detail: str) -> None:
+    """Say that a person should look; saying it twice is saying it once."""
+    await db.execute(
+        "insert into incident (shard, kind, about, detail) values ($1, $2, $3, $4) on conflict do nothing",
+        shard,
+        kind,
+        about,
+        detail,
+    )
+
+
+async def close_incident(db: Queries, shard: int, kind: str, about: str, reason: str) -> None:
+    """Say that what an incident told of is over."""
+    await db.execute(
+        """update incident set closed_at = clock_timestamp(), closed_by = 'ledger', closed_reason = $4
+           where shard = $1 and kind = $2 and about = $3 and closed_at is null""",
+        shard,
+        kind,
+        about,
+        reason,
+    )
+
+
+async def marks(db: Queries, shard: int) -> dict[str, datetime]:
+    """The newest mark of each source: everything it accepted before is sealed."""
+    rows = await db.fetch("select source, all_before from source_mark where shard = $1 order by source", shard)
+    return {row["source"]: row["all_before"] for row in rows}
+
+
+async def published(db: Queries, shard: int) -> int:
+    """The index of the next leaf to publish."""
+    found = await db.fetchval("select next from cursor where shard = $1", shard)
+    if found is None:
+        raise Corrupt("cursor", f"shard {shard} has none")
+    return int(found)
+
+
+async def advance_cursor(db: Queries, shard: int, start: int, end: int) -> bool:
+    """Everything before `end` is published; False if another publisher was here since."""
+    row = await db.fetchrow(
+        """with moved as (update cursor set next = $3 where shard = $1 and next = $2 returning 1)
+           select pg_notify('ledger_published', '') from moved""",
+        shard,
+        start,
+        end,
+    )
+    return row is not None
