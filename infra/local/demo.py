@@ -1,0 +1,93 @@
+"""`make demo`: the whole product on this machine, its main job played visibly, and then yours to click.
+
+Environment: PORT (8080), ONCE=1 (end after the story, exit status 0 or 1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+
+from infra.local import story
+from infra.local.installation import Installation, port_is_free
+from infra.local.processes import InUse, NotStarted
+from infra.local.state import LOCAL, State
+
+EXIT_FAILED = 1
+EXIT_IN_USE = 2
+
+
+def _port() -> int:
+    text = os.environ.get("PORT") or "8080"
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        print(f"demo: PORT={text} is not a port; choose a number from 1024 to 65535.", file=sys.stderr)
+        raise SystemExit(EXIT_IN_USE)
+    return int(text)
+
+
+class _Stopped(BaseException):
+    """A signal asked us to stop."""
+
+
+def _stop(*_: object) -> None:
+    raise _Stopped
+
+
+def _play(installation: Installation, began: float, *, once: bool) -> int:
+    screen = story.Screen(sys.stdout)
+    screen.title("Consent Ledger: everything on this machine")
+    installation.start(screen.started)
+    screen.note(f"ready after {time.monotonic() - began:.1f} s at {installation.base_url}/")
+    passed = story.play(installation, screen)
+    screen.note(f"{'the story is told' if passed else 'the story broke off'} after {time.monotonic() - began:.1f} s")
+    if once or not passed:
+        return 0 if passed else EXIT_FAILED
+    screen.note(
+        f"Look around: {installation.base_url}/   mails: {installation.base_url}/inbox   Ctrl-C stops everything."
+    )
+    while True:
+        for name, process in installation.processes.items():
+            if not process.running:
+                print(f"demo: {name} ended with {process.status}; see {installation.logs / name}.log", file=sys.stderr)
+                return EXIT_FAILED
+        time.sleep(1)
+
+
+def main() -> int:
+    """Start, play, stay; whatever ends us, what we started ends with us."""
+    began = time.monotonic()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _stop)
+    port = _port()
+    try:
+        with State(LOCAL / "demo", "make demo") as state:
+            for left in state.left_behind:
+                print(f"demo: ended {left}, which an earlier run had left behind", file=sys.stderr)
+            if not port_is_free(port):
+                print(f"demo: port {port} is in use; choose another: make demo PORT=8081", file=sys.stderr)
+                return EXIT_IN_USE
+            state.say(f"at http://localhost:{port}/")
+            installation = Installation(state.folder, port=port)
+            try:
+                return _play(installation, began, once=bool(os.environ.get("ONCE")))
+            finally:
+                with contextlib.suppress(ValueError):
+                    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                        signal.signal(number, signal.SIG_IGN)
+                installation.stop()
+    except InUse as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return EXIT_IN_USE
+    except NotStarted as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except _Stopped:
+        print("\ndemo: stopped")
+        return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

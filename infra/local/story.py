@@ -1,0 +1,452 @@
+"""The story `make demo` plays: an opt-in that can be proven, and a withdrawal that stops the next mail.
+
+Every step is done through the doors that people, mailbox providers, services and compliance have. A tick is printed
+only for what was checked here and now; the first check that fails ends the story.
+"""
+
+from __future__ import annotations
+
+import base64
+import email
+import email.policy
+import json
+import random
+import re
+import secrets
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+import dkim
+from cryptography.hazmat.primitives import serialization
+
+from infra.local import tampering
+from infra.local.browser import Browser, Page
+from infra.local.installation import CommandFailed, Installation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from email.message import EmailMessage
+    from pathlib import Path
+
+LINK: Final = re.compile(r"https?://[^\s<>\"]+")
+PURPOSE, CHANNEL = "newsletter", "email"
+FLIPS: Final = 12
+SCANNER: Final = "LinkScanner/1.0 (mail gateway)"
+
+
+class Broken(Exception):
+    """A check of the story did not hold."""
+
+
+class Screen:
+    """What the terminal shows: a line per step, a tick and a figure per check, a link to look for oneself."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._colour = out.isatty()
+
+    def _line(self, text: str = "") -> None:
+        print(text, file=self._out, flush=True)
+
+    def _painted(self, text: str, code: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
+
+    def title(self, text: str) -> None:
+        self._line(self._painted(text, "1"))
+
+    def started(self, what: str, seconds: float) -> None:
+        self._line(f"  {self._painted('✓', '32')} {what:<34}{seconds:>7.1f} s")
+
+    def step(self, number: int, text: str) -> None:
+        self._line()
+        self._line(self._painted(f"{number}. {text}", "1"))
+
+    def tick(self, what: str, figure: str = "", link: str = "") -> None:
+        self._line(f"  {self._painted('✓', '32')} {what}" + (f"  [{figure}]" if figure else ""))
+        if link:
+            self._line(f"      {self._painted(link, '36')}")
+
+    def cross(self, why: str) -> None:
+        self._line(f"  {self._painted('✗', '31')} {why}")
+
+    def note(self, text: str) -> None:
+        self._line()
+        self._line(text)
+
+
+def check(holds: bool, otherwise: str) -> None:
+    """Go on only if it holds."""
+    if not holds:
+        raise Broken(otherwise)
+
+
+def until(what: str, look: Callable[[], Any], seconds: float = 15) -> Any:
+    """Ask again until there is an answer; the story waits for conditions, never for a time to pass."""
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        if time.monotonic() > end:
+            raise Broken(f"{what} did not come within {seconds:.0f} s")
+        time.sleep(0.02)
+    return found
+
+
+@dataclass(slots=True)
+class Story:
+    """One play on one installation."""
+
+    installation: Installation
+    screen: Screen
+    person: Browser = field(default_factory=lambda: Browser("de-DE,de;q=0.9"))
+    address: str = field(default_factory=lambda: f"anna.{secrets.token_hex(3)}@example.org")
+    receipt: dict[str, Any] = field(default_factory=dict)
+    receipt_link: str = ""
+
+    @property
+    def base(self) -> str:
+        return self.installation.base_url
+
+    # -- doors ---------------------------------------------------------------------------------------------------
+
+    def mails(self, to: str) -> list[dict[str, str]]:
+        return list(json.loads(Browser("en").get(f"{self.base}/inbox/messages?to={to.replace('+', '%2B')}").body))
+
+    def raw(self, mail: dict[str, str]) -> bytes:
+        return Browser("en").get(f"{self.base}/inbox/messages/{mail['id']}/raw").body
+
+    def mail(self, to: str, number: int) -> tuple[dict[str, str], EmailMessage, bytes]:
+        """The `number`-th mail (from 1) to an address, as soon as it is there."""
+        found = until(f"mail {number} to {to}", lambda: self.mails(to)[number - 1 :])[0]
+        raw = self.raw(found)
+        return found, email.message_from_bytes(raw, policy=email.policy.default), raw  # type: ignore[return-value]
+
+    def call(self, method: str, path: str, body: Any = None, caller: str = "demo") -> Any:
+        """A service's call, with a credential of the demo."""
+        import urllib.request  # noqa: PLC0415
+
+        request = urllib.request.Request(  # noqa: S310 - our own http address
+            self.base + path,
+            None if body is None else json.dumps(body).encode(),
+            {
+                "Authorization": f"Bearer {self.installation.secrets.credential(caller)}",
+                "Content-Type": "application/json",
+            },
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            return json.loads(answer.read())
+
+    def history(self, subject: str) -> list[dict[str, Any]]:
+        """The recorded statements of a subject, in the order of the log."""
+        entries = self.call("GET", f"/ledger/subjects/{subject}/history", caller="compliance")["entries"]
+        return [json.loads(_bytes(entry["statement"])) for entry in entries if entry["statement"]]
+
+    def permit(self, subject: str) -> dict[str, Any]:
+        message_id = f"<probe-{secrets.token_hex(8)}@example.org>"
+        body = {"subject": subject, "purpose": PURPOSE, "channel": CHANNEL, "message_id": message_id, "attempt": 1}
+        return dict(self.call("POST", "/marketing/permits", body))
+
+    def sign_up(self, browser: Browser, address: str, *, clicks: bool = False) -> Page:
+        """Open the form, decide on each purpose by itself, send it."""
+        page = browser.get(f"{self.base}/newsletter")
+        check(page.status == 200, f"the form answered {page.status}")
+        form = page.form()
+        check(bool(form.boxes) and not any(default for *_, default in form.boxes), "a box is ticked in advance")
+        wanted = [
+            value for name, value, _ in form.boxes for text in (f"{name}={value}",) if _wants(text, clicks=clicks)
+        ]
+        names = [name for name, value, _ in form.boxes if _wants(f"{name}={value}", clicks=clicks)]
+        answer = browser.submit(page, form, form.filled(address, wanted if len(set(wanted)) > 1 else [*wanted, *names]))
+        check(answer.status == 200, f"the form was answered by {answer.status}")
+        return answer
+
+    def confirm(self, browser: Browser, link: str) -> Page:
+        page = browser.get(link)
+        answer = browser.submit(page, page.form(), page.form().filled())
+        check(answer.status == 200, f"the confirmation was answered by {answer.status}")
+        return answer
+
+    def subscribe(self, address: str) -> str:
+        """Sign up and confirm; the subject's id, as the receipt names it."""
+        browser = Browser("en")
+        before = len(self.mails(address))
+        self.sign_up(browser, address)
+        _, message, _ = self.mail(address, before + 1)
+        self.confirm(browser, _link(message, "/newsletter/confirm/"))
+        _, welcome, _ = self.mail(address, before + 2)
+        receipt = Browser("en").get(_link(welcome, "/ledger/receipts/"), Accept="application/json")
+        return str(json.loads(_bytes(json.loads(receipt.body)["statement"]))["subject"])
+
+    # -- the story -----------------------------------------------------------------------------------------------
+
+    def form_and_same_answer(self) -> None:
+        self.screen.step(1, "A person signs up, and decides on each purpose by itself")
+        german, english = self.person.get(f"{self.base}/newsletter"), Browser("en").get(f"{self.base}/newsletter")
+        check('lang="de"' in german.text and 'lang="en"' in english.text, "the page does not follow Accept-Language")
+        self.screen.tick("the form and its notice, German or English", f"{german.seconds * 1000:.0f} ms", german.url)
+        self.answer = self.sign_up(self.person, self.address)
+        self.screen.tick("sent; the page says what happens next", f"{self.answer.seconds * 1000:.0f} ms")
+
+    def mail_and_confirmation(self) -> None:
+        self.screen.step(2, "A confirmation mail arrives; only the button on its page confirms")
+        began = time.perf_counter()
+        mail, message, _ = self.mail(self.address, 1)
+        kinds = {part.get_content_type() for part in message.walk()}
+        check({"text/plain", "text/html"} <= kinds, "the confirmation mail is not multipart")
+        self.screen.tick(
+            "confirmation mail in the inbox",
+            f"{(time.perf_counter() - began) * 1000:.0f} ms",
+            f"{self.base}/inbox/messages/{mail['id']}",
+        )
+        link = _link(message, "/newsletter/confirm/")
+        for _ in range(2):
+            check(Browser("en", SCANNER).get(link).status == 200, "the link's page did not open")
+        check(len(self.mails(self.address)) == 1, "a GET of the link had an effect")
+        self.screen.tick("a mail scanner opened the link twice: nothing happened")
+        self.confirmed_at = time.perf_counter()
+        answer = self.confirm(self.person, link)
+        self.screen.tick("the button confirmed", f"{answer.seconds * 1000:.0f} ms")
+        again = self.confirm(self.person, link)
+        check(again.body == answer.body, "a second click is answered differently")
+        self.screen.tick("a second click says the same and does nothing")
+
+    def record_and_receipt(self) -> None:
+        self.screen.step(3, "Both steps are recorded, sealed and published; the receipt is there")
+        _, message, _ = self.mail(self.address, 2)
+        self.receipt_link = _link(message, "/ledger/receipts/")
+        answer = Browser("de").get(self.receipt_link, Accept="application/json")
+        seconds = time.perf_counter() - self.confirmed_at
+        check(answer.status == 200, f"the receipt answered {answer.status}")
+        check(seconds < 1.0, f"the receipt took {seconds:.2f} s after the confirmation")
+        self.receipt = json.loads(answer.body)
+        self.subject = str(json.loads(_bytes(self.receipt["statement"]))["subject"])
+        self.screen.tick(
+            "welcome mail, and the receipt its link opens",
+            f"{seconds * 1000:.0f} ms after the click",
+            self.receipt_link,
+        )
+        types = [statement["type"] for statement in self.history(self.subject)]
+        check("ConsentRequested" in types and types.count("ConsentGiven") == 1, f"the record holds {types}")
+        self.screen.tick(
+            "the record: " + ", ".join(types),
+            f"log size {self.checkpoint_size()}",
+            f"{self.base}/ledger/log/0/checkpoint",
+        )
+        for each in self.mails(self.address):
+            parsed = email.message_from_bytes(self.raw(each), policy=email.policy.default)
+            check(parsed["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click", "a mail has no way out")
+        self.screen.tick("each mail so far carries a way out")
+        before = len(self.mails(self.address))
+        known = self.sign_up(self.person, self.address)
+        check(known.body == self.answer.body, "the answer tells whether an address is known")
+        until("a mail for the known address", lambda: len(self.mails(self.address)) > before)
+        self.screen.tick("signing up a known address is answered with the same bytes", f"{len(known.body)} bytes")
+
+    def checkpoint_size(self) -> int:
+        return int(Browser("en").get(f"{self.base}/ledger/log/0/checkpoint").text.split("\n")[1])
+
+    def campaign(self) -> None:
+        self.screen.step(4, "Marketing asks for a permit, and sends issue 1")
+        permit = self.permit(self.subject)
+        check(permit["decision"] == "granted", f"the permit was refused: {permit['reason']}")
+        self.screen.tick(
+            "permit granted", f"log size {permit['size']}, all sources complete up to {permit['all_before'][11:23]}"
+        )
+        before = len(self.mails(self.address))
+        name = f"issue-1-{secrets.token_hex(3)}"
+        recipients = self.call("POST", "/marketing/campaigns", _issue(name, 1))["recipients"]
+        mail, message, raw = self.mail(self.address, before + 1)
+        self.issue = message
+        check(message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click", "no one-click header")
+        check("mailto:" not in message["List-Unsubscribe"], "a mailto way out")
+        signed = re.search(r"h=([^;]+);", str(message["DKIM-Signature"]))
+        names = {name.strip().lower() for name in signed.group(1).split(":")} if signed else set()
+        check({"list-unsubscribe", "list-unsubscribe-post"} <= names, "DKIM does not cover both headers")
+        check(dkim.verify(raw, dnsfunc=self._dkim_record), "the DKIM signature does not hold")
+        self.screen.tick(
+            f"issue 1 is out to {recipients}, DKIM-signed over both unsubscribe headers",
+            "",
+            f"{self.base}/inbox/messages/{mail['id']}",
+        )
+        until("ConsentUsed and MessageSent", lambda: self._recorded(self.subject, "ConsentUsed"))
+        self.screen.tick("ConsentUsed and MessageSent are recorded, naming the consent relied on")
+
+    def _recorded(self, subject: str, type_name: str) -> bool:
+        statements = self.history(subject)
+        used = [one["id"] for one in statements if one["type"] == type_name]
+        sent = [
+            one
+            for one in statements
+            if one["type"] == "MessageSent" and set(one["data"].get("follows", [])) & set(used)
+        ]
+        return bool(used and sent)
+
+    def _dkim_record(self, name: bytes, timeout: int = 5) -> bytes:  # noqa: ARG002 - dkimpy's signature
+        _, pem = self.installation.secrets.dkim()
+        key = serialization.load_pem_private_key(pem, None).public_key()
+        der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        return b"v=DKIM1; k=rsa; p=" + base64.b64encode(der)
+
+    def withdrawal(self) -> None:
+        self.screen.step(5, "The mailbox provider posts one click, and the next mail is stopped")
+        url = str(self.issue["List-Unsubscribe"]).strip("<>")
+        provider = Browser("en", "MailboxProvider/1.0")
+        answer = provider.post(url, [("List-Unsubscribe", "One-Click")], origin=False)
+        check(answer.status == 200, f"the one click was answered by {answer.status}")
+        check(_stopped(answer), "the answer does not say that mails are stopped")
+        self.screen.tick(
+            "answered: stopped, marketing refuses", f"{answer.seconds * 1000:.0f} ms from click to effect", url
+        )
+        permit = self.permit(self.subject)
+        check(permit["decision"] == "refused", "a permit was granted after the answer")
+        self.screen.tick(f"a permit asked now is refused: {permit['reason']}")
+        again = provider.post(url, [("List-Unsubscribe", "One-Click")], origin=False)
+        check(again.status == 200 and self._withdrawals() == 1, "posting again stated something")
+        self.screen.tick("posting again answers the same and states nothing")
+        self._campaign_in_progress()
+        before = len(self.mails(self.address))
+        self.sign_up(self.person, self.address)
+        until("the new confirmation mail", lambda: len(self.mails(self.address)) > before)
+        check(self.permit(self.subject)["decision"] == "refused", "a permit was granted before the new confirmation")
+        name = f"issue-3-{secrets.token_hex(3)}"
+        self.call("POST", "/marketing/campaigns", _issue(name, 3))
+        until("the end of issue 3", lambda: self.call("GET", f"/marketing/campaigns/{name}")["state"] == "done")
+        check(len(self.mails(self.address)) == before + 1, "something else than the confirmation was sent")
+        self.screen.tick("signing up again needs a new double opt-in; until then only the confirmation was sent")
+
+    def _withdrawals(self) -> int:
+        return sum(one["type"] == "ConsentWithdrawn" for one in self.history(self.subject))
+
+    def _campaign_in_progress(self) -> None:
+        people = {
+            address: self.subscribe(address)
+            for address in (f"b{n}.{secrets.token_hex(3)}@example.org" for n in range(4))
+        }
+        name = f"issue-2-{secrets.token_hex(3)}"
+        before = {address: len(self.mails(address)) for address in people}
+        self.call("POST", "/marketing/campaigns", _issue(name, 2))
+        until("the first mail of issue 2", lambda: any(len(self.mails(one)) > before[one] for one in people))
+        waiting = [one for one in people if len(self.mails(one)) == before[one]]
+        check(bool(waiting), "issue 2 was over before anyone could withdraw")
+        last = waiting[-1]
+        link = str(
+            email.message_from_bytes(self.raw(self.mails(last)[-1]), policy=email.policy.default)["List-Unsubscribe"]
+        )
+        answer = Browser("en").post(link.strip("<>"), [("List-Unsubscribe", "One-Click")], origin=False)
+        check(_stopped(answer), "the answer does not say that mails are stopped")
+        at = len(self.mails(last))
+        until("the end of issue 2", lambda: self.call("GET", f"/marketing/campaigns/{name}")["state"] == "done", 60)
+        check(len(self.mails(last)) == at, "a mail of the campaign left after the answer")
+        deliveries = self.call("GET", f"/marketing/campaigns/{name}")["deliveries"]
+        self.screen.tick("a campaign in progress stopped for a person who withdrew", f"issue 2: {deliveries}")
+
+    def evidence(self) -> None:
+        self.screen.step(6, "The evidence of the opt-in, in one file that anyone can check offline")
+        folder = self.installation.folder / "evidence"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        bundle, vkey = folder / "opt-in.zip", folder / "log.vkey"
+        vkey.write_bytes(Browser("en").get(f"{self.base}/ledger/log/0/vkey").body)
+        began = time.perf_counter()
+        self.installation.command(
+            "evidence", self.subject, f"{PURPOSE}/{CHANNEL}", "-o", str(bundle), "--reason", "demo"
+        )
+        self.screen.tick(
+            "exported", f"{bundle.stat().st_size} bytes in {time.perf_counter() - began:.1f} s", str(bundle)
+        )
+        printed = self.installation.command("verify", str(bundle), "--vkey", str(vkey))
+        steps = [line for line in printed.splitlines() if line.strip()]
+        self.screen.tick(f"verified offline: {len(steps)} lines, the last: {steps[-1].strip()}")
+        self._flips(bundle, vkey)
+
+    def _flips(self, bundle: Path, vkey: Path) -> None:
+        whole, chance = bundle.read_bytes(), random.Random(7)  # noqa: S311 - which bits, not a secret
+        flipped, named = bundle.with_name("flipped.zip"), ""
+        for _ in range(FLIPS):
+            place = chance.randrange(len(whole))
+            altered = bytearray(whole)
+            altered[place] ^= 1 << chance.randrange(8)
+            flipped.write_bytes(altered)
+            try:
+                self.installation.command("verify", str(flipped), "--vkey", str(vkey))
+            except CommandFailed as failure:
+                said = (failure.printed + failure.complained).strip().splitlines()
+                check(failure.status in {1, 2} and bool(said), "a flipped bit was refused without a reason")
+                named = said[-1].strip()
+            else:
+                raise Broken(f"a flipped bit at byte {place} was accepted")
+        flipped.unlink()
+        self.screen.tick(f"{FLIPS} times one flipped bit: refused each time", named)
+
+    def attack(self) -> None:
+        self.screen.step(7, "A superuser alters the record on a copy, and is found out")
+        for what, alter in (("one old payload", tampering.alter_payload), ("one leaf", tampering.alter_leaf)):
+            with tampering.scratch_copy(self.installation) as copy:
+                check(copy.check().status == 0, "the untouched copy does not verify")
+                row = alter(copy)
+                found = copy.check()
+                check(found.status == 1, f"{what} was altered and not noticed")
+                self.screen.tick(f"{what} altered ({row}); log check names it", found.last_line)
+        said = self.installation.command("log", "check").strip().splitlines()
+        self.screen.tick("the record itself still verifies", said[-1].strip() if said else "")
+
+
+def play(installation: Installation, screen: Screen) -> bool:
+    """The whole story; False if a check did not hold."""
+    story = Story(installation, screen)
+    chapters = (
+        story.form_and_same_answer,
+        story.mail_and_confirmation,
+        story.record_and_receipt,
+        story.campaign,
+        story.withdrawal,
+        story.evidence,
+        story.attack,
+    )
+    try:
+        for chapter in chapters:
+            chapter()
+    except (Broken, CommandFailed, OSError, LookupError, ValueError, subprocess.SubprocessError) as error:
+        screen.cross(f"{type(error).__name__}: {error}")
+        screen.note(f"The logs are in {installation.logs}")
+        return False
+    return True
+
+
+def _bytes(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _link(message: EmailMessage, path: str) -> str:
+    body = message.get_body(("plain",))
+    links = [link for link in LINK.findall(body.get_content() if body else "") if path in link]
+    check(bool(links), f"the mail has no link to {path}")
+    return str(links[0])
+
+
+def _wants(box: str, *, clicks: bool) -> bool:
+    return "newsletter" in box and (clicks or "click" not in box)
+
+
+def _stopped(page: Page) -> bool:
+    return page.headers.get("Consent-Effect") == "stopped"
+
+
+def _issue(name: str, number: int) -> dict[str, Any]:
+    return {
+        "campaign": name,
+        "purpose": PURPOSE,
+        "channel": CHANNEL,
+        "texts": {
+            "de": {
+                "subject": f"Ausgabe {number}: Was es Neues gibt",
+                "text": "Guten Tag,\n\ndies ist eine Ausgabe unseres Newsletters.\n\nBis bald!",
+            },
+            "en": {
+                "subject": f"Issue {number}: what is new",
+                "text": "Hello,\n\nthis is an issue of our newsletter.\n\nSee you soon!",
+            },
+        },
+    }
