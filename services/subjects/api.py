@@ -1,0 +1,192 @@
+"""The front door: seal, open, disclose. It reads strictly, calls one handler, and answers in base64url and hex."""
+
+import base64
+import binascii
+from typing import Annotated, Final, Literal
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import Field, JsonValue, StringConstraints
+
+from services.subjects import domain, handlers
+from services.subjects.handlers import Ciphertext, Parts, Plaintext, Suppressed
+from shared.access import needs
+from shared.contact_points import parse_email
+from shared.errors import Refused
+from shared.events.types import Hash, Name, Strict, Subject, Uuid7
+from shared.metrics import Metrics
+from shared.web import json_body
+
+# A statement has 32 KiB and base64url makes three bytes four; a mail that waits is larger; an attachment's
+# ciphertext has at most 10 MiB.
+_LARGEST: Final = {"evidence": 16 * 1024, "brief": 512 * 1024, "attachment": 10 * 1024 * 1024 - 28}
+_SEAL_BODY: Final = 15 * 1024 * 1024
+_OPEN_BODY: Final = 2 * 1024 * 1024
+
+Encoded = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]*$")]
+Compartment = Annotated[str, StringConstraints(pattern=r"^(evidence|brief|attachment/[0-9])$")]
+Disclosable = Annotated[str, StringConstraints(pattern=r"^(evidence|attachment/[0-9])$")]
+# Why, in the caller's words, kept with the disclosure: no place for an address.
+Reason = Annotated[str, StringConstraints(pattern=r"^[^@\x00-\x1f\x7f]{3,200}$")]
+
+
+class Identifier(Strict):
+    """A contact point as somebody typed it."""
+
+    kind: Literal["email"]
+    value: Annotated[str, StringConstraints(max_length=1000)] = Field(repr=False)
+
+
+class ItemToSeal(Strict):
+    """The fields of a compartment, or the bytes of an attachment."""
+
+    statement: Uuid7
+    compartment: Compartment
+    fields: dict[Annotated[str, StringConstraints(max_length=100)], JsonValue] | None = Field(default=None, repr=False)
+    content: Encoded | None = Field(default=None, repr=False)
+
+
+class SealRequest(Strict):
+    """For whom (an identifier, or a subject known already) and what."""
+
+    controller: Name
+    identifier: Identifier | None = None
+    subject: Subject | None = None
+    items: Annotated[list[ItemToSeal], Field(max_length=32)]
+
+
+class ItemToOpen(Strict):
+    """A brief and the hash that commits to its key."""
+
+    statement: Uuid7
+    compartment: Literal["brief"]
+    ciphertext: Encoded
+    key_hash: Hash
+
+
+class OpenRequest(Strict):
+    """For which purpose a contact point is about to be used, and why."""
+
+    subject: Subject
+    scope: Literal["transactional", "advertising"]
+    purpose: Name
+    channel: Name
+    reason: Reason
+    items: Annotated[list[ItemToOpen], Field(max_length=32)] = Field(default_factory=list)
+
+
+class ItemToDisclose(Strict):
+    """One compartment of one statement."""
+
+    statement: Uuid7
+    compartment: Disclosable
+
+
+class DiscloseRequest(Strict):
+    """Which compartments evidence needs to open, and why."""
+
+    subject: Subject
+    scope: Name
+    reason: Reason
+    items: Annotated[list[ItemToDisclose], Field(min_length=1, max_length=1000)]
+
+
+def encode(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode("ascii").rstrip("=")
+
+
+def decode(text: str) -> bytes:
+    """Only the canonical spelling; Refused otherwise."""
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except (ValueError, binascii.Error):
+        raw = b""
+    if encode(raw) != text:
+        raise Refused("not-base64url", "Bytes are written in base64url without padding.")
+    return raw
+
+
+def _plaintext(item: ItemToSeal) -> Plaintext:
+    kind = item.compartment.split("/", 1)[0]
+    if kind == "attachment" and item.content is not None and item.fields is None:
+        content = decode(item.content)
+    elif kind != "attachment" and item.fields is not None and item.content is None:
+        content = domain.encode_fields(item.fields)
+    else:
+        raise Refused("invalid-item", "An attachment has `content`, every other compartment has `fields`.")
+    if len(content) > _LARGEST[kind]:
+        raise Refused("too-large", "This compartment is too large.", status=413, limit=_LARGEST[kind])
+    return Plaintext(item.statement, item.compartment, content)
+
+
+def router(parts: Parts, metrics: Metrics) -> APIRouter:
+    """Routes under /subjects."""
+    routes = APIRouter(prefix="/subjects")
+    sealed_items = metrics.counter("sealed", "Compartments sealed or answered again", ("compartment",))
+    opened_subjects = metrics.counter("opened", "Contact points opened", ("scope", "outcome"))
+    disclosed_keys = metrics.counter("disclosed", "Compartment keys disclosed", ("scope",))
+
+    @routes.post("/seal", dependencies=[Depends(needs("subjects.seal"))], max_body_size=_SEAL_BODY)
+    async def seal(request: Request) -> Response:
+        """The pseudonym of a contact point, and a ciphertext with its key's hash per item. Idempotent."""
+        body = await json_body(request, SealRequest)
+        if (body.identifier is None) == (body.subject is None):
+            raise Refused("invalid-body", "Name either an identifier or a subject.")
+        whom = parse_email(body.identifier.value) if body.identifier is not None else str(body.subject)
+        plaintexts = [_plaintext(item) for item in body.items]
+        subject, sealed = await handlers.seal(parts, body.controller, whom, plaintexts)
+        for item in sealed:
+            sealed_items.labels(item.compartment.split("/", 1)[0]).inc()
+        return JSONResponse(
+            {
+                "subject": subject,
+                "items": [
+                    {
+                        "statement": item.statement,
+                        "compartment": item.compartment,
+                        "ciphertext": encode(item.ciphertext),
+                        "key_hash": item.key_hash.hex(),
+                    }
+                    for item in sealed
+                ],
+            }
+        )
+
+    @routes.post("/open", dependencies=[Depends(needs("subjects.open"))], max_body_size=_OPEN_BODY)
+    async def open_(request: Request) -> Response:
+        """Where to write to for a purpose, and the fields of briefs that wait to be sent there."""
+        body = await json_body(request, OpenRequest)
+        briefs = [
+            Ciphertext(item.statement, decode(item.ciphertext), bytes.fromhex(item.key_hash)) for item in body.items
+        ]
+        advertising = (body.purpose, body.channel) if body.scope == "advertising" else None
+        try:
+            opened = await handlers.open_subject(parts, body.subject, briefs, advertising)
+        except Suppressed:
+            opened_subjects.labels(body.scope, "suppressed").inc()
+            raise
+        opened_subjects.labels(body.scope, "opened").inc()
+        return JSONResponse(
+            {
+                "contact": {"kind": opened.contact["kind"], "typed": opened.contact["typed"]},
+                "items": [{"fields": domain.decode_fields(brief)} for brief in opened.briefs],
+            }
+        )
+
+    @routes.post("/disclose")
+    async def disclose(request: Request, caller: Annotated[str, Depends(needs("subjects.disclose"))]) -> Response:
+        """The keys of single compartments, for evidence. Each disclosure is kept."""
+        body = await json_body(request, DiscloseRequest)
+        items = [(item.statement, item.compartment) for item in body.items]
+        keys = await handlers.disclose(parts, caller, body.subject, body.scope, body.reason, items)
+        disclosed_keys.labels(body.scope).inc(len(keys))
+        return JSONResponse(
+            {
+                "keys": [
+                    {"statement": statement, "compartment": name, "key": encode(key)}
+                    for (statement, name), key in zip(items, keys, strict=True)
+                ]
+            }
+        )
+
+    return routes

@@ -1,0 +1,362 @@
+"""What subjects does: seal, open, disclose, fold a recorded fact, rotate keys. Each is one transaction.
+
+What leaves here never holds a subject's key, and no message or log line holds what a person typed.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from services.subjects import domain, projection, store
+from services.subjects.domain import EVERYTHING as ALL
+from services.subjects.keys import KeyEncryption, Peppers
+from services.subjects.store import Item, Known
+from shared.clock import Clock, parse_rfc3339
+from shared.contact_points import ContactPoint
+from shared.database import Database, Queries, Transaction
+from shared.errors import Corrupt, Refused, Unavailable
+from shared.events import Statement, matter_of
+from shared.identifiers import Random, subject_id, uuid7
+
+_ATTEMPTS: Final = 5
+_ROTATION_BATCH: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every handler needs."""
+
+    db: Database
+    encryption: KeyEncryption
+    peppers: Peppers
+    shards: int
+    clock: Clock
+    random: Random
+
+
+@dataclass(frozen=True, slots=True)
+class Plaintext:
+    """What a collector wants sealed as one compartment of one statement."""
+
+    statement: str
+    compartment: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """One compartment's ciphertext and the hash that commits to its key."""
+
+    statement: str
+    compartment: str
+    ciphertext: bytes
+    key_hash: bytes
+
+
+class UnknownSubject(Refused):
+    """No such subject was ever given out here."""
+
+    def __init__(self) -> None:
+        super().__init__("unknown-subject", str(self.__doc__), status=404)
+
+
+class ErasedSubject(Refused):
+    """This subject is erased: its keys are destroyed and nothing can be sealed or opened for it any more."""
+
+    def __init__(self) -> None:
+        super().__init__("erased-subject", str(self.__doc__), status=410)
+
+
+class SealedOtherwise(Refused):
+    """This compartment of this statement was sealed before, with other content or for another subject. Make a new
+    statement id for new content."""
+
+    def __init__(self, item: Item) -> None:
+        super().__init__("sealed-otherwise", str(self.__doc__), status=409, statement=item[0], compartment=item[1])
+
+
+class Suppressed(Refused):
+    """This contact point must not be used for this purpose."""
+
+    def __init__(self) -> None:
+        super().__init__("suppressed", str(self.__doc__), status=403)
+
+
+class NothingSealed(Refused):
+    """No such compartment was sealed for this subject."""
+
+    def __init__(self, item: Item) -> None:
+        super().__init__("unknown-compartment", str(self.__doc__), status=404, statement=item[0], compartment=item[1])
+
+
+class _AnotherWasFirst(Exception):
+    """Another transaction created this identifier's subject meanwhile: roll back and look again."""
+
+
+async def start(db: Database, peppers: Peppers) -> None:
+    """Refuses to work without every pepper this database was written with: everybody would become a stranger."""
+    known = await store.known_peppers(db)
+    for number, fingerprint in known.items():
+        if peppers.fingerprints().get(number) != fingerprint:
+            raise Corrupt("a pepper of this database is missing or another", f"pepper-{number}")
+    for number, fingerprint in sorted(peppers.fingerprints().items()):
+        if number not in known:
+            await store.add_pepper(db, number, fingerprint)
+
+
+# Seal
+
+
+async def seal(
+    parts: Parts, controller: str, whom: ContactPoint | str, items: Sequence[Plaintext]
+) -> tuple[str, list[Sealed]]:
+    """The pseudonym of a contact point (made now, if it is new) or the given subject, and a ciphertext per item.
+
+    Asking again with the same items answers the same bytes; other content for a known item is refused.
+
+    Why no nonce and no plaintext ever meets another under one key: a compartment's key follows from the subject's
+    key, the compartment and the statement id, and (statement id, compartment) is the primary key of a row that holds
+    nonce and plaintext MAC, is inserted once and never changed. Encryption happens after that row is committed, with
+    the nonce it holds, and only if the MAC shows the same plaintext; whoever dies before has shown nobody anything.
+    """
+    wanted = {(item.statement, item.compartment): item for item in items}
+    if len(wanted) < len(items):
+        raise Refused("duplicate-item", "Each compartment of a statement can be sealed once.")
+    for _ in range(_ATTEMPTS):
+        try:
+            async with parts.db.transaction() as tx:
+                known = await _resolve(parts, tx, controller, whom)
+                keys = _open_keys(parts, known)
+                macs = {
+                    item: domain.plaintext_mac(keys[domain.use_of(item[1])], item[1], item[0], plain.content)
+                    for item, plain in wanted.items()
+                }
+                new = {item: (parts.random(domain.NONCE_BYTES), mac) for item, mac in macs.items()}
+                stored = await store.keep_compartments(tx, known.subject, new)
+                for item, mac in macs.items():
+                    row = stored[item]
+                    if row.subject != known.subject or not hmac.compare_digest(row.plaintext_mac, mac):
+                        raise SealedOtherwise(item)
+        except _AnotherWasFirst:
+            continue
+        return known.subject, [
+            _sealed(keys, known.subject, item, stored[item.statement, item.compartment].nonce) for item in items
+        ]
+    # Only reached if subjects are made and destroyed in turn under our eyes.
+    raise Unavailable("subjects")
+
+
+def _sealed(keys: Mapping[str, bytes], subject: str, item: Plaintext, nonce: bytes) -> Sealed:
+    key = domain.compartment_key(keys[domain.use_of(item.compartment)], item.compartment, item.statement)
+    ciphertext = domain.seal(key, subject, item.compartment, item.statement, nonce, item.content)
+    return Sealed(item.statement, item.compartment, ciphertext, domain.key_hash(key))
+
+
+async def _resolve(parts: Parts, tx: Transaction, controller: str, whom: ContactPoint | str) -> Known:
+    if isinstance(whom, str):
+        return await _living(tx, whom, controller)
+    digests = parts.peppers.digests(controller, whom.kind, whom.normalised)
+    subject = await store.find_subject(tx, digests)
+    if subject is None:
+        return await _create(parts, tx, controller, whom, digests)
+    if len(digests) > 1:
+        await _reindex(parts, tx, subject, digests)
+    known = await store.load(tx, subject)
+    if known is None or domain.CONTENT not in known.wrapped:
+        raise ErasedSubject
+    return known
+
+
+async def _living(db: Queries, subject: str, controller: str | None = None) -> Known:
+    known = await store.load(db, subject)
+    if known is None or (controller is not None and known.controller != controller):
+        raise UnknownSubject
+    if domain.CONTENT not in known.wrapped:
+        raise ErasedSubject
+    return known
+
+
+def _open_keys(parts: Parts, known: Known) -> dict[str, bytes]:
+    return {use: parts.encryption.unwrap(known.subject, use, wrapped) for use, wrapped in known.wrapped.items()}
+
+
+async def _create(
+    parts: Parts, tx: Transaction, controller: str, contact: ContactPoint, digests: Mapping[int, bytes]
+) -> Known:
+    # Eight bytes for a few shards: the bias of the remainder is far below anything measurable.
+    shard = int.from_bytes(parts.random(8), "big") % parts.shards
+    subject = subject_id(shard, parts.clock(), parts.random)
+    keys = {use: parts.random(domain.KEY_BYTES) for use in (domain.CONTENT, domain.EVIDENCE)}
+    entry = {"kind": contact.kind, "typed": contact.typed, "normalised": contact.normalised}
+    known = Known(
+        subject,
+        controller,
+        {use: parts.encryption.wrap(subject, use, key) for use, key in keys.items()},
+        domain.seal_contact_point(keys[domain.CONTENT], subject, parts.random(domain.NONCE_BYTES), entry),
+    )
+    if not await store.create_subject(tx, known, digests):
+        raise _AnotherWasFirst
+    # Somebody erased who comes back: what is suppressed under an older pepper must be found under the newest too.
+    await _copy_suppression(parts.peppers, tx, digests, digests)
+    return known
+
+
+# Peppers in rotation
+
+
+async def _reindex(parts: Parts, tx: Transaction, subject: str, digests: Mapping[int, bytes]) -> None:
+    """Make a subject known under one pepper known under all, its suppression too."""
+    present = await store.identifiers(tx, subject)
+    missing = {number: digest for number, digest in digests.items() if number not in present}
+    if missing:
+        await store.add_identifiers(tx, subject, missing)
+        await _copy_suppression(parts.peppers, tx, digests, missing)
+
+
+async def _copy_suppression(
+    peppers: Peppers, tx: Transaction, digests: Mapping[int, bytes], missing: Mapping[int, bytes]
+) -> None:
+    if len(digests) == 1:
+        return
+    for purpose, channel in await store.suppression_scopes(tx, digests):
+        row = await store.newest_suppression(tx, [peppers.suppression(digests, purpose, channel)])
+        if row is not None:
+            await store.copy_suppression(tx, peppers.suppression(missing, purpose, channel), purpose, channel, row)
+
+
+async def rotate(parts: Parts) -> int:
+    """Bring one batch of rows to the newest key-encryption key and the newest pepper; returns how many it moved.
+
+    When it returns 0, the older key-encryption keys can be destroyed. An older pepper stays: nobody can compute the
+    new digest of somebody suppressed whose address is erased, until that person comes back.
+    """
+    async with parts.db.transaction() as tx:
+        older = await store.wrapped_under_older(tx, parts.encryption.newest, _ROTATION_BATCH)
+        for subject, use, wrapped in older:
+            key = parts.encryption.unwrap(subject, use, wrapped)
+            await store.rewrap(tx, subject, use, parts.encryption.wrap(subject, use, key))
+    moved = len(older)
+    for subject in await store.without_pepper(parts.db, max(parts.peppers.by_number), _ROTATION_BATCH):
+        async with parts.db.transaction() as tx:
+            known = await store.load(tx, subject)
+            if known is not None and domain.CONTENT in known.wrapped:
+                contact = _contact(parts, known)
+                digests = parts.peppers.digests(known.controller, contact["kind"], contact["normalised"])
+                await _reindex(parts, tx, subject, digests)
+                moved += 1
+    return moved
+
+
+# Open
+
+
+@dataclass(frozen=True, slots=True)
+class Ciphertext:
+    """A `brief` to be opened."""
+
+    statement: str
+    ciphertext: bytes = field(repr=False)
+    key_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A contact point and the plaintexts of the briefs, for one caller and one purpose."""
+
+    contact: Mapping[str, str] = field(repr=False)
+    briefs: Sequence[bytes] = field(repr=False)
+
+
+def _contact(parts: Parts, known: Known) -> dict[str, str]:
+    if known.contact_point is None:
+        raise Corrupt("living subject without a contact point", known.subject)
+    content_key = parts.encryption.unwrap(known.subject, domain.CONTENT, known.wrapped[domain.CONTENT])
+    try:
+        return domain.open_contact_point(content_key, known.subject, known.contact_point)
+    except domain.DoesNotOpen:
+        raise Corrupt("contact point does not open", known.subject) from None
+
+
+async def open_subject(
+    parts: Parts, subject: str, briefs: Sequence[Ciphertext], advertising: tuple[str, str] | None
+) -> Opened:
+    """Where to write to, and what waits to be sent there.
+
+    `advertising` is the purpose and channel if this is advertising: then suppression is asked, as the second net
+    below the permit. Any other message (a confirmation, a receipt) passes.
+    """
+    known = await _living(parts.db, subject)
+    if advertising is not None and await is_suppressed(parts, subject, *advertising):
+        raise Suppressed
+    content_key = parts.encryption.unwrap(subject, domain.CONTENT, known.wrapped[domain.CONTENT])
+    plaintexts = []
+    for brief in briefs:
+        key = domain.compartment_key(content_key, domain.BRIEF, brief.statement)
+        plaintexts.append(domain.unseal(key, subject, domain.BRIEF, brief.statement, brief.ciphertext, brief.key_hash))
+    return Opened(_contact(parts, known), plaintexts)
+
+
+async def is_suppressed(parts: Parts, subject: str, purpose: str, channel: str) -> bool:
+    """Whether the newest word that suppression has on this contact point, for this purpose or for everything, is no."""
+    indexes = await store.identifiers(parts.db, subject)
+    scopes = ((purpose, channel), (ALL, ALL))
+    row = await store.newest_suppression(parts.db, [parts.peppers.suppression(indexes, *scope) for scope in scopes])
+    return row is not None and row.suppressed
+
+
+# Disclose
+
+
+async def disclose(
+    parts: Parts, caller: str, subject: str, scope: str, reason: str, items: Sequence[Item]
+) -> list[bytes]:
+    """The keys of single compartments, for evidence; who got them and why is stored before anybody sees them."""
+    if len(set(items)) < len(items):
+        raise Refused("duplicate-item", "Name each compartment once.")
+    async with parts.db.transaction() as tx:
+        known = await store.load(tx, subject)
+        if known is None:
+            raise UnknownSubject
+        if domain.EVIDENCE not in known.wrapped:
+            raise ErasedSubject
+        stored = await store.compartments(tx, items)
+        for item in items:
+            if item not in stored or stored[item].subject != subject:
+                raise NothingSealed(item)
+        now = parts.clock()
+        await store.put_disclosures(tx, uuid7(now, parts.random), now, caller, scope, reason, subject, items)
+    key = parts.encryption.unwrap(subject, domain.EVIDENCE, known.wrapped[domain.EVIDENCE])
+    return [domain.compartment_key(key, name, statement) for statement, name in items]
+
+
+# Record
+
+
+async def record(peppers: Peppers, tx: Transaction, statement: Statement, index: int) -> None:
+    """Fold one recorded statement into words and suppression, inside the follower's transaction.
+
+    If the subject's identifiers are deleted already there is no address left that could be written to, and nothing
+    to compute a suppression from: whoever deletes them does so after its restriction was folded here.
+    """
+    matter = matter_of(statement)
+    if not projection.decides(matter):
+        return
+    standing, indexes = await store.standing(tx, statement.subject, matter)
+    change = projection.apply(standing, statement, index)
+    if change is None:
+        return
+    await store.put_word(tx, statement.subject, matter, change.word)
+    if not indexes or change.does == "nothing":
+        return
+    own = peppers.suppression(indexes, change.purpose, change.channel)
+    if change.does == "lift":
+        # Who never was on the list does not get onto it by agreeing.
+        everything = peppers.suppression(indexes, ALL, ALL)
+        if await store.newest_suppression(tx, [own, everything]) is None:
+            return
+    since = parse_rfc3339(statement.time).date()
+    suppressed = change.does == "suppress"
+    await store.put_suppression(tx, own, change.purpose, change.channel, since, suppressed=suppressed)

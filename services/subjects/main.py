@@ -1,0 +1,64 @@
+"""The wiring of subjects: the only reader of settings here."""
+
+from __future__ import annotations
+
+import os
+
+from services.subjects import api, handlers, worker
+from services.subjects.handlers import Parts
+from services.subjects.keys import KeyEncryption, Peppers
+from shared.access import Access
+from shared.client import ServiceClient
+from shared.clock import utc_now
+from shared.database import Database
+from shared.follower import Follower
+from shared.kafka import Consumer
+from shared.metrics import Metrics
+from shared.process import Running
+from shared.secrets import Secrets
+from shared.settings import Settings
+from shared.web import create_app
+
+
+async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has one
+    """The three doors to identity, the follower that keeps suppression, and the rotation of keys."""
+    secrets = Secrets(settings.secrets_dir)
+    db = await Database.connect(settings.dsn("subjects"), "subjects")
+    parts = Parts(
+        db,
+        KeyEncryption(lambda: secrets.keks("subjects"), os.urandom),
+        Peppers(secrets.peppers()),
+        settings.shards,
+        utc_now,
+        os.urandom,
+    )
+    await handlers.start(db, parts.peppers)
+    metrics = Metrics("subjects")
+    ledger = ServiceClient(settings.ledger_url, secrets.credential("subjects"), "ledger")
+    follower = Follower(
+        "subjects",
+        db,
+        lambda shards, offsets: Consumer(settings.kafka, settings.topic("consent.recorded"), shards, offsets),
+        ledger,
+        secrets.publisher_key(),
+        settings.origins(),
+        range(settings.shards),
+        worker.Fold(parts.peppers).apply,
+        metrics=metrics,
+    )
+
+    async def ready() -> dict[str, bool | str]:
+        await db.fetchval("select 1")
+        return {"postgresql": True, **follower.ready()}
+
+    app = create_app("subjects", access=Access.load(secrets), metrics=metrics, ready=ready)
+    app.include_router(api.router(parts, metrics))
+
+    async def rotate() -> None:
+        await worker.rotate(parts)
+
+    async def close() -> None:
+        await ledger.close()
+        await db.close()
+
+    return Running(app, {"subjects.follower": follower.run, "subjects.rotation": rotate}, ready, close)

@@ -1,0 +1,361 @@
+"""All SQL of subjects, one function per query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import Any
+
+from services.subjects.domain import EVERYTHING as ALL
+from shared.database import Queries
+from shared.events import EVERYTHING, Standing, Word
+
+Item = tuple[str, str]
+"""(statement id, compartment)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is stored of a subject. Without its content key it is erased."""
+
+    subject: str
+    controller: str
+    wrapped: Mapping[str, bytes] = field(repr=False)
+    contact_point: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is stored of a sealed compartment."""
+
+    subject: str
+    nonce: bytes = field(repr=False)
+    plaintext_mac: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """One row of the suppression list."""
+
+    suppressed: bool
+    ordinal: int
+    since: date
+
+
+# Peppers
+
+
+async def known_peppers(db: Queries) -> dict[int, bytes]:
+    return {row["number"]: row["fingerprint"] for row in await db.fetch("select number, fingerprint from pepper")}
+
+
+async def add_pepper(db: Queries, number: int, fingerprint: bytes) -> None:
+    await db.execute("insert into pepper values ($1, $2) on conflict do nothing", number, fingerprint)
+
+
+# Subjects
+
+
+async def find_subject(db: Queries, digests: Mapping[int, bytes]) -> str | None:
+    found: str | None = await db.fetchval(
+        """
+        select identifier.subject from unnest($1::int[], $2::bytea[]) as wanted(pepper, digest)
+        join identifier using (pepper, digest)
+        order by pepper desc limit 1
+        """,
+        *_columns(digests),
+    )
+    return found
+
+
+async def load(db: Queries, subject: str) -> Known | None:
+    row = await db.fetchrow(
+        """
+        select subject.id, subject.controller, contact_point.sealed,
+               (select wrapped from subject_key where subject = id and use = 'content') as content,
+               (select wrapped from subject_key where subject = id and use = 'evidence') as evidence
+        from subject left join contact_point on contact_point.subject = subject.id
+        where subject.id = $1
+        """,
+        subject,
+    )
+    if row is None:
+        return None
+    wrapped = {use: row[use] for use in ("content", "evidence") if row[use] is not None}
+    return Known(row["id"], row["controller"], wrapped, row["sealed"])
+
+
+async def create_subject(
+    tx: Queries,
+    known: Known,
+    digests: Mapping[int, bytes],
+) -> bool:
+    """Insert a new subject with all that belongs to it; False if another transaction was first with an identifier:
+    then the caller must roll back. Lowest pepper first, in every process, so that two of them cannot deadlock."""
+    await tx.execute("insert into subject values ($1, $2)", known.subject, known.controller)
+    inserted = await tx.fetch(
+        """
+        insert into identifier (pepper, digest, subject)
+        select pepper, digest, $3 from unnest($1::int[], $2::bytea[]) as new(pepper, digest) order by pepper
+        on conflict do nothing returning pepper
+        """,
+        *_columns(digests),
+        known.subject,
+    )
+    if len(inserted) < len(digests):
+        return False
+    await tx.execute(
+        """
+        insert into subject_key (subject, use, kek, wrapped)
+        select $1, use, kek, wrapped from unnest($2::text[], $3::bigint[], $4::bytea[]) as key(use, kek, wrapped)
+        """,
+        known.subject,
+        list(known.wrapped),
+        [int.from_bytes(wrapped[:4], "big") for wrapped in known.wrapped.values()],
+        list(known.wrapped.values()),
+    )
+    await tx.execute("insert into contact_point values ($1, $2)", known.subject, known.contact_point)
+    return True
+
+
+async def identifiers(db: Queries, subject: str) -> dict[int, bytes]:
+    """A subject's index digests by pepper; empty once its rows are deleted."""
+    rows = await db.fetch("select pepper, digest from identifier where subject = $1 order by pepper", subject)
+    return {row["pepper"]: row["digest"] for row in rows}
+
+
+async def add_identifiers(tx: Queries, subject: str, digests: Mapping[int, bytes]) -> None:
+    await tx.execute(
+        """
+        insert into identifier (pepper, digest, subject)
+        select pepper, digest, $3 from unnest($1::int[], $2::bytea[]) as new(pepper, digest) order by pepper
+        on conflict do nothing
+        """,
+        *_columns(digests),
+        subject,
+    )
+
+
+# Rotation
+
+
+async def wrapped_under_older(tx: Queries, kek: int, limit: int) -> list[tuple[str, str, bytes]]:
+    """Keys not wrapped under the newest key-encryption key; rows another process works on are passed over."""
+    rows = await tx.fetch(
+        """
+        select subject, use, wrapped from subject_key where kek <> $1
+        order by subject, use limit $2 for update skip locked
+        """,
+        kek,
+        limit,
+    )
+    return [(row["subject"], row["use"], row["wrapped"]) for row in rows]
+
+
+async def rewrap(tx: Queries, subject: str, use: str, wrapped: bytes) -> None:
+    await tx.execute(
+        "update subject_key set wrapped = $3, kek = $4 where subject = $1 and use = $2",
+        subject,
+        use,
+        wrapped,
+        int.from_bytes(wrapped[:4], "big"),
+    )
+
+
+async def without_pepper(db: Queries, pepper: int, limit: int) -> list[str]:
+    """Living subjects that cannot be found under this pepper yet."""
+    rows = await db.fetch(
+        """
+        select subject from contact_point
+        where exists (
+            select from subject_key where subject_key.subject = contact_point.subject and use = 'content'
+        ) and not exists (
+            select from identifier where identifier.subject = contact_point.subject and identifier.pepper = $1
+        )
+        order by subject limit $2
+        """,
+        pepper,
+        limit,
+    )
+    return [row["subject"] for row in rows]
+
+
+# Compartments
+
+
+async def keep_compartments(tx: Queries, subject: str, items: Mapping[Item, tuple[bytes, bytes]]) -> dict[Item, Row]:
+    """Store (nonce, plaintext MAC) per item where nothing is stored yet; returns what *is* stored for each.
+
+    Whoever commits first decides nonce and plaintext for ever. A concurrent insert of the same item waits here for
+    the other's commit, and then reads the other's row. Sorted, so that two requests cannot deadlock.
+    """
+    ordered = sorted(items)
+    statements, names = [item[0] for item in ordered], [item[1] for item in ordered]
+    await tx.execute(
+        """
+        insert into compartment (statement, name, subject, nonce, plaintext_mac)
+        select statement, name, $1, nonce, mac
+        from unnest($2::uuid[], $3::text[], $4::bytea[], $5::bytea[]) with ordinality
+             as new(statement, name, nonce, mac, place)
+        order by place
+        on conflict do nothing
+        """,
+        subject,
+        statements,
+        names,
+        [items[item][0] for item in ordered],
+        [items[item][1] for item in ordered],
+    )
+    return await compartments(tx, ordered)
+
+
+async def compartments(db: Queries, items: Sequence[Item]) -> dict[Item, Row]:
+    rows = await db.fetch(
+        """
+        select statement, name, subject, nonce, plaintext_mac
+        from unnest($1::uuid[], $2::text[]) as wanted(statement, name) join compartment using (statement, name)
+        """,
+        [item[0] for item in items],
+        [item[1] for item in items],
+    )
+    return {
+        (str(row["statement"]), row["name"]): Row(row["subject"], row["nonce"], row["plaintext_mac"]) for row in rows
+    }
+
+
+# Words and suppression
+
+
+async def standing(db: Queries, subject: str, matter: str) -> tuple[Standing, dict[int, bytes]]:
+    """The words on one matter and on everything, which is all that another word on this matter depends on, and the
+    subject's identifiers. One query, because every record that decides something asks it."""
+    rows = await db.fetch(
+        """
+        select matter, status, statement, index, restricted_at, null::int as pepper, null::bytea as digest
+        from word where subject = $1 and matter = any($2::text[])
+        union all
+        select null, null, null, null, null, pepper, digest from identifier where subject = $1
+        """,
+        subject,
+        [matter, EVERYTHING],
+    )
+    words = {
+        row["matter"]: Word(row["status"], str(row["statement"]), row["index"], row["restricted_at"])
+        for row in rows
+        if row["matter"] is not None
+    }
+    return Standing(words), {row["pepper"]: row["digest"] for row in rows if row["pepper"] is not None}
+
+
+async def put_word(tx: Queries, subject: str, matter: str, word: Word) -> None:
+    await tx.execute(
+        """
+        insert into word (subject, matter, status, statement, index, restricted_at) values ($1, $2, $3, $4, $5, $6)
+        on conflict (subject, matter) do update
+        set status = excluded.status, statement = excluded.statement, index = excluded.index,
+            restricted_at = excluded.restricted_at
+        """,
+        subject,
+        matter,
+        word.status,
+        word.statement,
+        word.index,
+        word.restricted_at,
+    )
+
+
+async def put_suppression(
+    tx: Queries, digests: Mapping[int, bytes], purpose: str, channel: str, since: date, *, suppressed: bool
+) -> None:
+    """The newest word from now on, under each of these digests."""
+    await tx.execute(
+        """
+        insert into suppression (pepper, digest, purpose, channel, suppressed, ordinal, since)
+        select pepper, digest, $3, $4, $5, nextval('suppression_ordinal'), $6
+        from unnest($1::int[], $2::bytea[]) as new(pepper, digest)
+        on conflict (pepper, digest) do update
+        set suppressed = excluded.suppressed, ordinal = excluded.ordinal, since = excluded.since
+        """,
+        *_columns(digests),
+        purpose,
+        channel,
+        suppressed,
+        since,
+    )
+
+
+async def copy_suppression(
+    tx: Queries, digests: Mapping[int, bytes], purpose: str, channel: str, row: Suppression
+) -> None:
+    """The same word under further digests, unless there is a newer one."""
+    await tx.execute(
+        """
+        insert into suppression (pepper, digest, purpose, channel, suppressed, ordinal, since)
+        select pepper, digest, $3, $4, $5, $6, $7 from unnest($1::int[], $2::bytea[]) as new(pepper, digest)
+        on conflict (pepper, digest) do update
+        set suppressed = excluded.suppressed, ordinal = excluded.ordinal, since = excluded.since
+        where suppression.ordinal < excluded.ordinal
+        """,
+        *_columns(digests),
+        purpose,
+        channel,
+        row.suppressed,
+        row.ordinal,
+        row.since,
+    )
+
+
+async def newest_suppression(db: Queries, digests: Iterable[Mapping[int, bytes]]) -> Suppression | None:
+    """Of the rows under any of these digests the one that was written last."""
+    pairs = [pair for group in digests for pair in group.items()]
+    row = await db.fetchrow(
+        """
+        select suppressed, ordinal, since from unnest($1::int[], $2::bytea[]) as wanted(pepper, digest)
+        join suppression using (pepper, digest) order by ordinal desc limit 1
+        """,
+        [pepper for pepper, _ in pairs],
+        [digest for _, digest in pairs],
+    )
+    return None if row is None else Suppression(row["suppressed"], row["ordinal"], row["since"])
+
+
+async def suppression_scopes(db: Queries, peppers: Iterable[int]) -> set[tuple[str, str]]:
+    """Every (purpose, channel) that anybody is suppressed for under these peppers; a handful."""
+    rows = await db.fetch(
+        "select distinct purpose, channel from suppression where pepper = any($1::int[])", list(peppers)
+    )
+    return {(row["purpose"], row["channel"]) for row in rows} | {(ALL, ALL)}
+
+
+# Disclosures
+
+
+async def put_disclosures(
+    tx: Queries,
+    disclosure: str,
+    at: datetime,
+    caller: str,
+    scope: str,
+    reason: str,
+    subject: str,
+    items: Sequence[Item],
+) -> None:
+    await tx.execute(
+        """
+        insert into disclosure (id, at, caller, scope, reason, subject, statement, name)
+        select $1, $2, $3, $4, $5, $6, statement, name from unnest($7::uuid[], $8::text[]) as item(statement, name)
+        """,
+        disclosure,
+        at,
+        caller,
+        scope,
+        reason,
+        subject,
+        [item[0] for item in items],
+        [item[1] for item in items],
+    )
+
+
+def _columns(digests: Mapping[int, bytes]) -> tuple[list[Any], list[Any]]:
+    return list(digests), list(digests.values())
