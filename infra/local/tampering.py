@@ -71,7 +71,7 @@ def scratch_copy(installation: Installation) -> Iterator[Copy]:
     """A copy made by pg_dump and pg_restore, dropped at the end."""
     name = f"scratch_{secrets.token_hex(4)}"
     postgres = installation.postgres
-    psql = [postgres.binary("psql"), "-q", "-d", postgres.dsn(), "-c"]
+    psql: list[str] = [str(postgres.binary("psql")), "-q", "-d", postgres.dsn(), "-c"]
     subprocess.run([*psql, f"create database {name}"], check=True)
     try:
         dump = subprocess.run(
@@ -89,9 +89,9 @@ def alter_payload(copy: Copy) -> str:
     """Flip one bit in the middle of one old payload."""
     index = copy.alter(
         """
-        with victim as (select shard, idx from payload order by shard, idx offset 1 limit 1)
-        update payload p set statement = set_byte(statement, 40, get_byte(statement, 40) # 1)
-        from victim v where (p.shard, p.idx) = (v.shard, v.idx) returning p.idx
+        with victim as (select shard, index from payload order by shard, index offset 1 limit 1)
+        update payload p set payload = set_byte(payload, 40, get_byte(payload, 40) # 1)
+        from victim v where (p.shard, p.index) = (v.shard, v.index) returning p.index
         """
     )
     return f"payload of index {index}"
