@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import itertools
 import secrets
 from collections.abc import AsyncIterator
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 import asyncpg
 import pytest
 
+from shared.migrations import migrate
 from tests.parts import KafkaPart, Parts, PostgresPart, plan
 
 TEMPLATE = "consent_template"
@@ -65,8 +64,7 @@ class Database:
 async def database_template(postgres: PostgresPart) -> AsyncIterator[str]:
     """Yield the name of a database with every service's schema in it, migrated once, to be cloned."""
     await _administer(postgres, f"drop database if exists {TEMPLATE} with (force)", f"create database {TEMPLATE}")
-    if importlib.util.find_spec("shared.migrations") is not None:
-        await importlib.import_module("shared.migrations").migrate(postgres.dsn(database=TEMPLATE))
+    await migrate(postgres.dsn(database=TEMPLATE))
     yield TEMPLATE
     await _administer(postgres, f"drop database {TEMPLATE} with (force)")
 
