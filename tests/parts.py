@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
-from collections.abc import Iterator, Mapping
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
-from infra.local.kafka import Kafka
+from infra.local.kafka import Kafka, answers, free_ports
 from infra.local.postgres import Postgres, installed_programs
 from infra.local.state import LOCAL, State, free_slot
 
 KAFKA_IMAGE = "apache/kafka:4.4.0"
 POSTGRES_IMAGE = "postgres:18"
 ENGINE_ANSWERS_WITHIN = 2  # seconds
+CONTAINER_READY_WITHIN = 60  # seconds
 
 
 class Server(Protocol):
@@ -159,8 +161,8 @@ class Parts:
         if "address" in self.plan.kafka:
             yield KafkaPart("address", os.environ["CONSENT_LEDGER_TEST_KAFKA"], Unmovable())
         elif "container" in self.plan.kafka:
-            with _container(KAFKA_IMAGE, _kafka_options()) as (port, server):
-                yield KafkaPart("container", f"127.0.0.1:{port}", server)
+            with _kafka_container().run() as server:
+                yield KafkaPart("container", f"127.0.0.1:{server.port}", server)
         else:
             with Kafka(self.state_folder()) as broker:
                 yield KafkaPart("local", broker.bootstrap, broker)
@@ -171,32 +173,51 @@ class Parts:
             address = urlsplit(os.environ["CONSENT_LEDGER_TEST_POSTGRES"])
             yield PostgresPart("address", Unmovable(), address.hostname or "localhost", address.port, address.password)
         elif "container" in self.plan.postgres:
-            with _container(POSTGRES_IMAGE, _postgres_options()) as (port, server):
-                yield PostgresPart("container", server, "127.0.0.1", port)
+            with _postgres_container().run() as container:
+                yield PostgresPart("container", container, "127.0.0.1", container.port)
         else:
             with Postgres(self.state_folder()) as server:
                 yield PostgresPart("local", server, server.socket_dir)
 
 
 @dataclass(frozen=True)
-class _Options:
-    """How an image is run; `port` is the one inside, which the engine maps to a free one outside."""
+class _Container:
+    """How an image is run; we choose the port outside: a broker must know it, and a restart must not change it."""
 
+    image: str
     port: int
+    inside: int
     environment: Mapping[str, str]
-    ready: str
-    same_port_outside: bool = False
+    ready: Callable[[int], bool] = field(repr=False)
+
+    @contextlib.contextmanager
+    def run(self) -> Iterator[_ContainerServer]:
+        """Start it, and stop and remove it afterwards."""
+        from testcontainers.core.config import testcontainers_config  # noqa: PLC0415  slow, and seldom needed
+        from testcontainers.core.container import DockerContainer  # noqa: PLC0415
+
+        testcontainers_config.ryuk_disabled = True  # its image may not be here either; we stop our containers ourselves
+        container = DockerContainer(self.image).with_bind_ports(self.inside, self.port)
+        for name, value in self.environment.items():
+            container.with_env(name, value)
+        with container:
+            server = _ContainerServer(self, container)
+            server.wait_ready()
+            yield server
 
 
-def _postgres_options() -> _Options:
-    # The image starts once for its own set-up and then for good: the log line counts when it comes a second time.
-    return _Options(5432, {"POSTGRES_HOST_AUTH_METHOD": "trust"}, r"(?s)ready to accept connections.*ready to accept")
+def _postgres_container() -> _Container:
+    def ready(port: int) -> bool:
+        # The image sets itself up with a server that listens on no address, so the first answer is the real one's.
+        ask = [str(installed_programs() / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres"]
+        return subprocess.run(ask, check=False).returncode == 0
+
+    settings = {"POSTGRES_HOST_AUTH_METHOD": "trust"}
+    return _Container(POSTGRES_IMAGE, free_ports()[0], 5432, settings, ready)
 
 
-def _kafka_options() -> _Options:
-    with socket.socket() as probe:  # a broker must know the port its clients use, so we choose it
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+def _kafka_container() -> _Container:
+    port = free_ports()[0]
     settings = {
         "KAFKA_NODE_ID": "1",
         "KAFKA_PROCESS_ROLES": "broker,controller",
@@ -208,37 +229,31 @@ def _kafka_options() -> _Options:
         "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
         "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
         "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+        "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR": "1",
+        "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR": "1",
         "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
         "KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS": "1000",
         "KAFKA_BROKER_SESSION_TIMEOUT_MS": "2000",
         "KAFKA_BROKER_HEARTBEAT_INTERVAL_MS": "500",
         "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
     }
-    return _Options(port, settings, r"Kafka Server started", same_port_outside=True)
-
-
-@contextlib.contextmanager
-def _container(image: str, options: _Options) -> Iterator[tuple[int, Server]]:
-    from testcontainers.core.config import testcontainers_config  # noqa: PLC0415  slow, and seldom needed
-    from testcontainers.core.container import DockerContainer  # noqa: PLC0415
-    from testcontainers.core.wait_strategies import LogMessageWaitStrategy  # noqa: PLC0415
-
-    testcontainers_config.ryuk_disabled = True  # its image may not be here either; we stop our containers ourselves
-    container = DockerContainer(image)
-    for name, value in options.environment.items():
-        container.with_env(name, value)
-    if options.same_port_outside:
-        container.with_bind_ports(options.port, options.port)
-    else:
-        container.with_exposed_ports(options.port)
-    container.waiting_for(LogMessageWaitStrategy(options.ready).with_startup_timeout(60))
-    with container:
-        yield int(container.get_exposed_port(options.port)), _ContainerServer(container)
+    return _Container(KAFKA_IMAGE, port, port, settings, answers)
 
 
 class _ContainerServer:
-    def __init__(self, container: Any) -> None:
-        self._container = container
+    def __init__(self, options: _Container, container: Any) -> None:
+        self._options, self._container = options, container
+
+    @property
+    def port(self) -> int:
+        return self._options.port
+
+    def wait_ready(self) -> None:
+        end = time.monotonic() + CONTAINER_READY_WITHIN
+        while not self._options.ready(self.port):
+            if time.monotonic() > end:
+                raise AssertionError(f"the container of {self._options.image} did not come up")
+            time.sleep(0.05)
 
     def stop(self) -> None:
         self._container.get_wrapped_container().stop()
@@ -248,3 +263,4 @@ class _ContainerServer:
 
     def restart(self) -> None:
         self._container.get_wrapped_container().restart()
+        self.wait_ready()

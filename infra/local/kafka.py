@@ -142,7 +142,7 @@ class Kafka:
     def _wait_ready(self) -> bool:
         end = time.monotonic() + READY_WITHIN
         while self._broker.running:
-            if self._ports is not None and _answers(self._ports[0]) and self._broker.running:
+            if self._ports is not None and answers(self._ports[0]) and self._broker.running:
                 return True
             if time.monotonic() > end:
                 raise NotStarted("Apache Kafka", f"no answer within {READY_WITHIN:.0f} s", self.log)
@@ -243,7 +243,7 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
     """Ask ApiVersions (request 18, version 0), the one request every Kafka answers before anything else."""
     correlation = 7
     body = struct.pack(">hhih", 18, 0, correlation, 5) + b"probe"
