@@ -67,8 +67,9 @@ class PostgresPart:
     password: str | None = field(default=None, repr=False)
 
     def dsn(self, user: str = "postgres", database: str = "postgres") -> str:
-        """Return the address of a database for a role."""
-        who = quote(user) if self.password is None else f"{quote(user)}:{quote(self.password)}"
+        """Return the address of a database for a role (or for the template `{role}`)."""
+        role = quote(user, safe="{}")
+        who = role if self.password is None else f"{role}:{quote(self.password)}"
         if self.host.startswith("/"):
             return f"postgresql://{who}@/{quote(database)}?host={quote(self.host, safe='/')}"
         return f"postgresql://{who}@{self.host}:{self.port or 5432}/{quote(database)}"

@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.local.processes import NotStarted
+
 PINS = Path(__file__).with_name("kafka-jars.txt")
 MAVEN_CENTRAL = "https://repo.maven.apache.org/maven2"
 SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"  # Debian's name, and most others'
@@ -22,8 +24,11 @@ ATTEMPTS = 3
 TIMEOUT = 15  # seconds without a byte
 
 
-class Missing(RuntimeError):
+class Missing(NotStarted):
     """Something that must be fetched is not here and cannot be fetched; the message says what to do."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("Apache Kafka", why)
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,11 @@ class Postgres:
         return self._server.pid
 
     def dsn(self, user: str = SUPERUSER, database: str = "postgres") -> str:
-        """Return the address for asyncpg, psql and pg_dump; every role is trusted on this socket."""
-        return f"postgresql://{quote(user)}@/{quote(database)}?host={quote(self.socket_dir, safe='/')}"
+        """Return the address for asyncpg, psql and pg_dump; every role is trusted on this socket.
+
+        Braces stay as they are, so that `dsn("{role}", …)` is a template.
+        """
+        return f"postgresql://{quote(user, safe='{}')}@/{quote(database)}?host={quote(self.socket_dir, safe='/')}"
 
     def binary(self, name: str) -> Path:
         """Path of a PostgreSQL program (psql, pg_dump, …) that fits the server."""

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-from infra.local.processes import Claim, InUse, end_left_behind
+from infra.local.processes import Claim, InUse, NotStarted, end_left_behind
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOCAL = CHECKOUT / ".local"
@@ -91,8 +91,7 @@ def own_folder(path: Path, mode: int, user: tuple[int, int] | None = None) -> Pa
     except FileExistsError:
         there = path.lstat()
         if not stat.S_ISDIR(there.st_mode) or there.st_uid not in {owner, os.geteuid()}:
-            message = f"{path} belongs to somebody else; remove it, or have its owner remove it"
-            raise PermissionError(message) from None
+            raise NotStarted(str(path), "it belongs to somebody else; please have it removed") from None
     if user is not None:
         os.chown(path, *user)
     path.chmod(mode)
@@ -105,5 +104,4 @@ def short_folder(long: Path, limit: int, user: tuple[int, int] | None = None) ->
     for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108  see own_folder
         if len(os.fsencode(f"{parent}/{name}")) <= limit:
             return own_folder(Path(parent) / name, 0o700, user)
-    message = f"no temporary directory with a path short enough for {long}"
-    raise OSError(message)
+    raise NotStarted(str(long), "its path is too long for a socket, and so is that of any temporary directory")
