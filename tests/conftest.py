@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import asyncpg
 import pytest
 
 from shared.migrations import migrate
-from tests.parts import KafkaPart, Parts, PostgresPart, plan
+from tests.parts import Database, KafkaPart, Parts, PostgresPart, plan
 
 TEMPLATE = "consent_template"
 _numbers = itertools.count(1)
@@ -46,18 +45,6 @@ def kafka(pytestconfig: pytest.Config) -> KafkaPart:
 def postgres(pytestconfig: pytest.Config) -> PostgresPart:
     """Return a real PostgreSQL: `.dsn(user, database)`, `.binary(name)`, `.kind`, `.server`."""
     return pytestconfig.stash[_parts].postgres()
-
-
-@dataclass(frozen=True)
-class Database:
-    """A database that belongs to one test alone."""
-
-    name: str
-    part: PostgresPart
-
-    def dsn(self, user: str = "postgres") -> str:
-        """Return its address for a role."""
-        return self.part.dsn(user, self.name)
 
 
 @pytest.fixture(scope="session")

@@ -80,6 +80,18 @@ class PostgresPart:
 
 
 @dataclass(frozen=True)
+class Database:
+    """A database that belongs to one test alone."""
+
+    name: str
+    part: PostgresPart
+
+    def dsn(self, user: str = "postgres") -> str:
+        """Return its address for a role."""
+        return self.part.dsn(user, self.name)
+
+
+@dataclass(frozen=True)
 class Plan:
     """Where each part will come from; made without starting anything."""
 

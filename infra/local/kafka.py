@@ -79,6 +79,8 @@ class Kafka:
 
     def start(self) -> None:
         """Fetch what is missing, format new storage, and return when the broker answers."""
+        if self._broker.running:
+            return
         cache = downloads.cache_folder(os.environ, CHECKOUT) / "jars"
         # A fixed order, not a wildcard: what the JVM loads must not depend on the file system.
         self._classpath = ":".join(map(str, downloads.jars(cache, downloads.pinned())))

@@ -82,6 +82,8 @@ class Postgres:
 
     def start(self) -> None:
         """Make the data folder if there is none, and return when the server takes connections."""
+        if self._server.running:
+            return
         self._server.claim()  # from here on nothing of an earlier run lives, but perhaps what its postmaster left
         self._initdb.claim()
         self._home, self._programs = self._places()

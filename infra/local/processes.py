@@ -229,6 +229,8 @@ class Process:
         dies_with_parent: bool = True,
     ) -> None:
         """Run the command in `directory`, printing to `log`, as `user` (uid, gid) if given; returns at once."""
+        if self.running:
+            raise RuntimeError(f"{self.name} runs already")
         self.claim()
         order = {
             "record": str(self._record),

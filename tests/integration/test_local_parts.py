@@ -27,8 +27,7 @@ from infra.local.launch import started
 from infra.local.postgres import Postgres
 from infra.local.processes import Claim, InUse, NotStarted, Process, Running, end_left_behind, holder, tail
 from infra.local.state import State, free_slot
-from tests.conftest import Database
-from tests.parts import KafkaPart, Parts, PostgresPart, plan
+from tests.parts import Database, KafkaPart, Parts, PostgresPart, plan
 
 SLEEPER = ["/bin/sh", "-c", "while :; do sleep 1000 & wait $!; done"]
 STUBBORN = ["/bin/sh", "-c", 'trap "" TERM; echo deaf; while :; do sleep 1000 & wait $!; done']
