@@ -1,0 +1,122 @@
+"""Suppression: put up by every recorded no, taken down only by a recorded yes, and not forgotten with the person."""
+
+from __future__ import annotations
+
+from tests.integration.subjects.conftest import Subjects
+
+
+async def test_nobody_is_on_the_list_at_first_nor_by_agreeing(subjects: Subjects) -> None:
+    ada = await subjects.subject("ada@example.org")
+    assert await subjects.may_advertise(ada)
+    await subjects.record(ada, "ConsentGiven", 1)
+    assert await subjects.may_advertise(ada)
+    assert await subjects.superuser.fetchval("select count(*) from subjects.suppression") == 0
+
+
+async def test_a_withdrawal_suppresses_its_purpose_and_a_new_consent_lifts_it(subjects: Subjects) -> None:
+    ada, eve = await subjects.subject("ada@example.org"), await subjects.subject("eve@example.org")
+    await subjects.record(ada, "ConsentWithdrawn", 1)
+    assert not await subjects.may_advertise(ada)
+    assert await subjects.may_advertise(ada, "measurement")
+    assert await subjects.may_advertise(eve)
+    await subjects.record(ada, "ConsentGiven", 2)
+    assert await subjects.may_advertise(ada)
+    await subjects.record(ada, "ConsentWithdrawn", 3)
+    assert not await subjects.may_advertise(ada)
+
+
+async def test_a_confirmation_mail_is_not_advertising(subjects: Subjects) -> None:
+    ada = await subjects.subject("ada@example.org")
+    await subjects.record(ada, "ConsentWithdrawn", 1, scope="everything", purpose=None, channel=None)
+    assert (await subjects.open(ada, scope="transactional")).status_code == 200
+    refused = await subjects.open(ada)
+    assert (refused.status_code, refused.json()["error"]) == (403, "suppressed")
+    assert "ada" not in refused.text
+
+
+async def test_a_proven_refusal_and_a_consent_that_ran_out_suppress(subjects: Subjects) -> None:
+    for number, name in enumerate(("ConsentRefused", "ConsentExpired")):
+        subject = await subjects.subject(f"ada{number}@example.org")
+        await subjects.record(subject, name, 1, stage="asked")
+        assert await subjects.may_advertise(subject)
+        await subjects.record(subject, name, 1, stage="proven")
+        assert not await subjects.may_advertise(subject)
+
+
+async def test_a_consent_that_came_too_late_lifts_nothing(subjects: Subjects) -> None:
+    ada = await subjects.subject("ada@example.org")
+    await subjects.record(ada, "ConsentWithdrawn", 5)
+    await subjects.record(ada, "ConsentGiven", 5)
+    await subjects.record(ada, "ConsentGiven", 4)
+    assert not await subjects.may_advertise(ada)
+
+
+async def test_a_strangers_sign_up_lifts_nothing(subjects: Subjects) -> None:
+    ada = await subjects.subject("ada@example.org")
+    await subjects.record(ada, "ConsentWithdrawn", 1)
+    await subjects.record(ada, "ConsentRequested", 2)
+    await subjects.record(ada, "ConsentExpired", 3, stage="asked")
+    assert not await subjects.may_advertise(ada)
+
+
+async def test_after_a_withdrawal_of_everything_a_new_consent_exempts_its_purpose_only(subjects: Subjects) -> None:
+    ada = await subjects.subject("ada@example.org")
+    everything = {"scope": "everything", "purpose": None, "channel": None}
+    await subjects.record(ada, "ConsentWithdrawn", 1, **everything)
+    for purpose in ("newsletter", "measurement", "a-purpose-of-next-year"):
+        assert not await subjects.may_advertise(ada, purpose)
+    await subjects.record(ada, "ConsentGiven", 1)
+    assert not await subjects.may_advertise(ada)
+    await subjects.record(ada, "ConsentGiven", 2)
+    assert await subjects.may_advertise(ada)
+    assert not await subjects.may_advertise(ada, "measurement")
+    await subjects.record(ada, "ConsentWithdrawn", 3, **everything)
+    assert not await subjects.may_advertise(ada)
+
+
+async def test_an_index_folded_twice_changes_nothing(subjects: Subjects) -> None:
+    ada = await subjects.subject("ada@example.org")
+    withdrawn = await subjects.record(ada, "ConsentWithdrawn", 1)
+    given = await subjects.record(ada, "ConsentGiven", 2)
+    before = await subjects.superuser.fetch("select * from subjects.suppression")
+    await subjects.record(ada, "ConsentWithdrawn", 1, index=withdrawn)
+    await subjects.record(ada, "ConsentGiven", 2, index=given)
+    assert await subjects.may_advertise(ada)
+    assert await subjects.superuser.fetch("select * from subjects.suppression") == before
+
+
+async def test_suppression_survives_the_deletion_of_everything_about_a_person(subjects: Subjects) -> None:
+    ada, eve = await subjects.subject("ada@example.org"), await subjects.subject("eve@example.org")
+    await subjects.record(ada, "ConsentWithdrawn", 1)
+    await subjects.record(eve, "ConsentWithdrawn", 1, scope="everything", purpose=None, channel=None)
+    await subjects.delete(ada)
+    await subjects.delete(eve)
+    again, eve_again = await subjects.subject("ada@example.org"), await subjects.subject("eve@example.org")
+    assert again != ada
+    assert not await subjects.may_advertise(again)
+    assert await subjects.may_advertise(again, "measurement")
+    assert not await subjects.may_advertise(eve_again, "measurement")
+    await subjects.record(again, "ConsentGiven", 1)
+    assert await subjects.may_advertise(again)
+
+
+async def test_the_list_refers_to_no_subject_and_shows_no_two_rows_of_one_person(subjects: Subjects) -> None:
+    ada = await subjects.subject("ada@example.org")
+    await subjects.record(ada, "ConsentWithdrawn", 1)
+    await subjects.record(ada, "ConsentWithdrawn", 1, purpose="measurement")
+    rows = await subjects.superuser.fetch("select * from subjects.suppression")
+    index = await subjects.superuser.fetchval("select digest from subjects.identifier")
+    assert len({row["digest"] for row in rows} | {index}) == 3
+    assert set(rows[0].keys()) == {"pepper", "digest", "purpose", "channel", "suppressed", "ordinal", "since"}
+    references = await subjects.superuser.fetch(
+        "select confrelid::regclass::text from pg_constraint where conrelid = 'subjects.suppression'::regclass "
+        "and contype = 'f'"
+    )
+    assert [row[0] for row in references] == ["subjects.pepper"]
+
+
+async def test_a_recorded_word_of_somebody_deleted_already_is_folded_without_a_trace(subjects: Subjects) -> None:
+    ada = await subjects.subject("ada@example.org")
+    await subjects.delete(ada)
+    await subjects.record(ada, "ConsentWithdrawn", 1)
+    assert await subjects.superuser.fetchval("select count(*) from subjects.suppression") == 0
