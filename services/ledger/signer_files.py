@@ -86,6 +86,18 @@ class SignerFiles:
         files._cut_unsigned(shard)
         return files
 
+    @classmethod
+    def look(cls, directory: Path, shard: int) -> Self | None:
+        """Open for reading alone, beside a signer that may be at work; None if there are none here."""
+        folder = directory / str(shard)
+        if not cls.exist(directory, shard):
+            return None
+        # Sizes first: the leaves of each were on the disk before it.
+        with (folder / "sizes").open("rb") as sizes:
+            signed = _read_sizes(sizes, shard)
+        leaves = (folder / "leaves").open("rb")
+        return cls(folder, leaves, leaves, signed)
+
     def leaves(self) -> Iterator[bytes]:
         """Every leaf that was signed, from the first."""
         self._leaves.seek(0)

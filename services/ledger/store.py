@@ -295,3 +295,80 @@ async def advance_cursor(db: Queries, shard: int, start: int, end: int) -> bool:
         end,
     )
     return row is not None
+
+
+async def sealed_sequences(db: Queries, source: str) -> dict[int, int]:
+    """Per shard, the highest sequence up to which everything of this source is sealed, or was rejected."""
+    rows = await db.fetch(
+        """select l.shard, coalesce((
+               select max(p.contiguous) from progress p
+               where p.shard = l.shard and p.source = $1
+                 and p.size <= (select max(size) from checkpoint c where c.shard = l.shard)), 0) as sealed
+           from log l order by l.shard""",
+        source,
+    )
+    return {row["shard"]: row["sealed"] for row in rows}
+
+
+async def rejected_between(db: Queries, shard: int, source: str, above: int, upto: int) -> list[Row]:
+    """What was rejected of a source, its sequence in above < … <= upto: sequence, id, reason."""
+    return await db.fetch(
+        """select distinct on (sequence) sequence, statement_id as id, reason from rejected
+           where shard = $1 and source = $2 and sequence > $3 and sequence <= $4
+           order by sequence, number""",
+        shard,
+        source,
+        above,
+        upto,
+    )
+
+
+async def overtaken_between(db: Queries, shard: int, source: str, above: int, upto: int) -> list[Row]:
+    """What came too late to have effect, its sequence in above < … <= upto: sequence, id, index."""
+    return await db.fetch(
+        """select sequence, id::text as id, index from overtaken
+           where shard = $1 and source = $2 and sequence > $3 and sequence <= $4 order by sequence""",
+        shard,
+        source,
+        above,
+        upto,
+    )
+
+
+async def unhandled_rejects(db: Queries, limit: int) -> list[Row]:
+    """What could not be recorded and nobody has dealt with, newest first; without the statements' bytes."""
+    return await db.fetch(
+        """select number, shard, stated_offset, source, sequence, statement_id, reason,
+                  encode(statement_hash, 'hex') as statement_hash, statement_size, times, first_at, last_at
+           from rejected where handled_at is null order by number desc limit $1""",
+        limit,
+    )
+
+
+async def troubles(db: Queries) -> Row:
+    """How many incidents are open, how many rejects unhandled, how old the oldest fresh line is."""
+    row = await db.fetchrow(
+        """select (select count(*) from incident where closed_at is null) as incidents,
+                  (select count(*) from rejected where handled_at is null) as rejected,
+                  (select min(signed_at) from fresh) as fresh_at"""
+    )
+    assert row is not None  # noqa: S101 - aggregates always give a row
+    return row
+
+
+async def incidents(db: Queries) -> list[Row]:
+    """Every open incident, oldest first."""
+    return await db.fetch(
+        "select number, shard, kind, about, detail, opened_at from incident where closed_at is null order by number"
+    )
+
+
+async def add_attachment(db: Queries, digest: bytes, content: bytes) -> None:
+    """Keep a ciphertext under its SHA-256; keeping it twice is keeping it once."""
+    await db.execute("insert into attachment (hash, content) values ($1, $2) on conflict do nothing", digest, content)
+
+
+async def attachment(db: Queries, digest: bytes) -> bytes | None:
+    """The ciphertext with this SHA-256."""
+    found = await db.fetchval("select content from attachment where hash = $1", digest)
+    return None if found is None else bytes(found)

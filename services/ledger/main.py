@@ -1,0 +1,131 @@
+"""The wiring of the ledger's three processes: the API, the appender, and the signer with the publisher."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from services.ledger import api, store
+from services.ledger.append import Appender, Keys
+from services.ledger.check import admission
+from services.ledger.payloads import Payloads
+from services.ledger.publish import Publisher
+from services.ledger.reader.note import CosignatureSigner, Signer
+from services.ledger.seal import Sealer
+from shared import logs
+from shared.access import Access
+from shared.clock import utc_now
+from shared.database import Database
+from shared.errors import Unavailable
+from shared.kafka import Consumer, Producer
+from shared.metrics import Metrics
+from shared.process import Running
+from shared.register import load
+from shared.secrets import Secrets
+from shared.settings import Settings
+from shared.topics import RECORDED, STATED
+from shared.web import create_app
+
+_WATCH_SECONDS = 5.0
+
+log = logs.logger("ledger")
+
+
+async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has one
+    """Everything the ledger answers over HTTP."""
+    secrets = Secrets(settings.secrets_dir)
+    db = await Database.connect(settings.dsn("ledger"), "ledger")
+    parts = api.Parts(db, secrets.keks(), db.listen("ledger_sealed"), utc_now)
+    metrics = Metrics("ledger")
+
+    async def ready() -> dict[str, bool | str]:
+        return await api.ready(parts)
+
+    app = create_app("ledger", access=Access.load(secrets), metrics=metrics, ready=ready)
+    app.include_router(api.router(parts))
+    return Running(app, {"ledger.troubles": lambda: _watch_troubles(db, metrics)}, ready, db.close)
+
+
+async def open_append(settings: Settings) -> Running:
+    """The owner of every shard's end: it appends and cannot sign."""
+    secrets = Secrets(settings.secrets_dir)
+    db = await Database.connect(settings.dsn("ledger_append"), "ledger")
+    metrics = Metrics("ledger_append")
+    keys = Keys(secrets.source_keys(), secrets.keks())
+    admit = admission(load())
+    topic = settings.topic(STATED)
+
+    def appender(shard: int) -> Appender:
+        return Appender(
+            shard, db, lambda: Consumer(settings.kafka, topic, [shard]), keys, admit, utc_now, os.urandom, metrics
+        )
+
+    shards = [appender(shard) for shard in range(settings.shards)]
+    return Running(
+        None,
+        {f"ledger.append.{one.shard}": one.run for one in shards},
+        lambda: _answers(db),
+        db.close,
+    )
+
+
+async def open_seal(settings: Settings) -> Running:
+    """The signer, which cannot append, and the publisher of what it has signed."""
+    secrets = Secrets(settings.secrets_dir)
+    db = await Database.connect(settings.dsn("ledger_seal"), "ledger")
+    publisher_db = await Database.connect(settings.dsn("ledger_publish"), "ledger")
+    producer = Producer(settings.kafka)
+    metrics, publish_metrics = Metrics("ledger_seal"), Metrics("ledger_publish")
+    tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
+    for shard in range(settings.shards):
+        # From the table, not from the settings: an origin is fixed when the log is created.
+        origin = await store.origin(db, shard)
+        tasks[f"ledger.seal.{shard}"] = Sealer(
+            shard,
+            origin,
+            db,
+            settings.signer_dir,
+            Signer(origin, secrets.log_key(shard)),
+            CosignatureSigner(f"{origin}/fresh", secrets.fresh_key(shard)),
+            utc_now,
+            metrics,
+        ).run
+        tasks[f"ledger.publish.{shard}"] = Publisher(
+            origin,
+            publisher_db,
+            producer,
+            settings.topic(RECORDED),
+            secrets.publisher_key(),
+            Payloads(shard, origin, secrets.keks()),
+            utc_now,
+            publish_metrics,
+        ).run
+
+    async def close() -> None:
+        await producer.stop()
+        await publisher_db.close()
+        await db.close()
+
+    return Running(None, tasks, lambda: _answers(db), close)
+
+
+async def _answers(db: Database) -> dict[str, bool | str]:
+    await db.fetchval("select 1")
+    return {"postgresql": True}
+
+
+async def _watch_troubles(
+    db: Database, metrics: Metrics, pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> None:
+    incidents = metrics.gauge("open_incidents", "incidents that wait for a person")
+    rejected = metrics.gauge("unhandled_rejects", "messages that could not be recorded and nobody has dealt with")
+    while True:
+        try:
+            troubles = await store.troubles(db)
+            incidents.set(troubles["incidents"])
+            rejected.set(troubles["rejected"])
+        except Unavailable:
+            log.warning("troubles-unknown")
+        await pause(_WATCH_SECONDS)
