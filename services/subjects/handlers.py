@@ -338,18 +338,19 @@ async def disclose(
 async def record(peppers: Peppers, tx: Transaction, statement: Statement, index: int) -> None:
     """Fold one recorded statement into words and suppression, inside the follower's transaction.
 
-    If the subject's identifiers are deleted already there is no address left that could be written to, and nothing
-    to compute a suppression from: whoever deletes them does so after its restriction was folded here.
+    If the subject's identifiers are deleted already there is no address left that could be written to, nothing to
+    compute a suppression from, and no word worth keeping: whoever deletes them does so after its restriction was
+    folded here.
     """
     matter = matter_of(statement)
     if not projection.decides(matter):
         return
     standing, indexes = await store.standing(tx, statement.subject, matter)
     change = projection.apply(standing, statement, index)
-    if change is None:
+    if change is None or not indexes:
         return
     await store.put_word(tx, statement.subject, matter, change.word)
-    if not indexes or change.does == "nothing":
+    if change.does == "nothing":
         return
     own = peppers.suppression(indexes, change.purpose, change.channel)
     if change.does == "lift":

@@ -22,13 +22,13 @@ from services.subjects.keys import KeyEncryption, Peppers
 from shared.access import Access
 from shared.clock import utc_now
 from shared.database import Database
-from shared.events import encode, parse
+from shared.events import Statement, encode, parse
 from shared.follower import Recorded
 from shared.identifiers import uuid7
 from shared.metrics import Metrics
 from shared.web import create_app
 from shared.wire import RecordedValue
-from tests.conftest import Database as TestDatabase
+from tests.parts import Database as OwnDatabase
 
 GOLDEN: Final = Path(__file__).parents[2] / "contracts" / "golden"
 CALLERS: Final = {"newsletter": ["n-secret"], "marketing": ["m-secret"], "compliance": ["c-secret"]}
@@ -64,7 +64,7 @@ class Subjects:
     parts: Parts
     client: httpx.AsyncClient
     superuser: asyncpg.Connection[Any]
-    database: TestDatabase
+    database: OwnDatabase
     indexes: Any = field(default_factory=itertools.count)
 
     async def post(self, path: str, body: Any, caller: str = "newsletter") -> httpx.Response:
@@ -90,8 +90,10 @@ class Subjects:
         assert answer.status_code == 200 or answer.json()["error"] == "suppressed"
         return answer.status_code == 200
 
-    async def record(self, subject: str, name: str, second: int = 0, index: int | None = None, **data: Any) -> int:
-        """Fold a recorded statement as the follower does; returns its index."""
+    async def record(
+        self, subject: str, name: str, second: int = 0, index: int | None = None, **data: Any
+    ) -> Statement:
+        """Fold a recorded statement as the follower does."""
         document = json.loads((GOLDEN / f"{name}.1.json").read_bytes())
         changed = {"purpose": "newsletter", **data} if "purpose" in document["data"] else data
         merged = {key: value for key, value in {**document["data"], **changed}.items() if value is not None}
@@ -102,7 +104,8 @@ class Subjects:
         recorded = Recorded.read(RecordedValue(0, index, leaf, raw).encode())
         async with self.parts.db.transaction() as tx:
             await worker.Fold(self.parts.peppers).apply(tx, recorded)
-        return index
+        assert recorded.statement is not None
+        return recorded.statement
 
     async def with_keys(self, **changes: Any) -> Parts:
         """Another process on the same database, with other key files."""
@@ -121,7 +124,7 @@ class Subjects:
 
 
 @pytest.fixture
-async def subjects(database: TestDatabase) -> AsyncIterator[Subjects]:
+async def subjects(database: OwnDatabase) -> AsyncIterator[Subjects]:
     db = await Database.connect(database.dsn("subjects"), "subjects")
     parts = Parts(
         db,

@@ -10,7 +10,7 @@ import httpx
 from services.subjects.main import open as open_subjects
 from shared.secrets import Secrets, create_secrets
 from shared.settings import Settings
-from tests.conftest import Database
+from tests.parts import Database
 
 
 async def test_it_seals_while_kafka_and_the_ledger_are_away_and_says_that_it_does_not_follow(

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
+import pytest
+
+from shared.events import EVERYTHING, Standing, purpose_matter
 from tests.integration.subjects.conftest import Subjects
 
 
@@ -61,7 +67,7 @@ async def test_a_strangers_sign_up_lifts_nothing(subjects: Subjects) -> None:
 
 async def test_after_a_withdrawal_of_everything_a_new_consent_exempts_its_purpose_only(subjects: Subjects) -> None:
     ada = await subjects.subject("ada@example.org")
-    everything = {"scope": "everything", "purpose": None, "channel": None}
+    everything: dict[str, Any] = {"scope": "everything", "purpose": None, "channel": None}
     await subjects.record(ada, "ConsentWithdrawn", 1, **everything)
     for purpose in ("newsletter", "measurement", "a-purpose-of-next-year"):
         assert not await subjects.may_advertise(ada, purpose)
@@ -76,11 +82,11 @@ async def test_after_a_withdrawal_of_everything_a_new_consent_exempts_its_purpos
 
 async def test_an_index_folded_twice_changes_nothing(subjects: Subjects) -> None:
     ada = await subjects.subject("ada@example.org")
-    withdrawn = await subjects.record(ada, "ConsentWithdrawn", 1)
-    given = await subjects.record(ada, "ConsentGiven", 2)
+    await subjects.record(ada, "ConsentWithdrawn", 1, index=7)
+    await subjects.record(ada, "ConsentGiven", 2, index=8)
     before = await subjects.superuser.fetch("select * from subjects.suppression")
-    await subjects.record(ada, "ConsentWithdrawn", 1, index=withdrawn)
-    await subjects.record(ada, "ConsentGiven", 2, index=given)
+    await subjects.record(ada, "ConsentWithdrawn", 1, index=7)
+    await subjects.record(ada, "ConsentGiven", 2, index=8)
     assert await subjects.may_advertise(ada)
     assert await subjects.superuser.fetch("select * from subjects.suppression") == before
 
@@ -120,3 +126,28 @@ async def test_a_recorded_word_of_somebody_deleted_already_is_folded_without_a_t
     await subjects.delete(ada)
     await subjects.record(ada, "ConsentWithdrawn", 1)
     assert await subjects.superuser.fetchval("select count(*) from subjects.suppression") == 0
+    assert await subjects.superuser.fetchval("select count(*) from subjects.word") == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_suppression_agrees_with_the_standing_after_every_word_of_any_history(
+    subjects: Subjects, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311 - a history, not a secret
+    ada, standing = await subjects.subject("ada@example.org"), Standing({})
+    for index in range(14):
+        purpose = chance.choice(["newsletter", "measurement"])
+        words: list[tuple[str, dict[str, Any]]] = [
+            ("ConsentGiven", {"purpose": purpose}),
+            ("ConsentGiven", {"purpose": purpose}),
+            ("ConsentWithdrawn", {"purpose": purpose}),
+            ("ConsentWithdrawn", {"scope": "everything", "purpose": None, "channel": None}),
+            ("ConsentRefused", {"purpose": purpose, "stage": "proven"}),
+            ("ConsentExpired", {"purpose": purpose, "stage": chance.choice(["asked", "proven"])}),
+        ]
+        name, data = chance.choice(words)
+        statement = await subjects.record(ada, name, index + chance.randrange(4), index=index, **data)
+        standing, _ = standing.apply(statement, index)
+        for one in ("newsletter", "measurement"):
+            said = standing.words.keys() & {EVERYTHING, purpose_matter(one, "email")}
+            assert await subjects.may_advertise(ada, one) == (not said or standing.permits(one, "email"))
