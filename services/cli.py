@@ -48,7 +48,7 @@ def migrate() -> None:
     from shared import migrations  # noqa: PLC0415
 
     settings = Settings()
-    asyncio.run(migrations.migrate(settings.superuser_dsn, secrets_dir=settings.secrets_dir))
+    asyncio.run(migrations.migrate(settings.superuser_dsn))
 
 
 @app.command()
@@ -82,7 +82,7 @@ def log_create(shard: Annotated[int, typer.Option(help="Which shard.")] = 0) -> 
 @log.command("check")
 def log_check(shard: Annotated[int | None, typer.Option(help="Only this shard.")] = None) -> None:
     """Re-verify everything stored by the reader alone, and name the first wrong row."""
-    from services.ledger import check  # noqa: PLC0415
+    from services.ledger import log_check as check  # noqa: PLC0415
 
     raise typer.Exit(asyncio.run(check.main(Settings(), shard, _progress)))
 

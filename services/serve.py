@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import uvloop
+from fastapi import FastAPI
 
 from services.start import api as start
 from shared import logs
 from shared.access import Access
 from shared.errors import Corrupt
 from shared.metrics import Metrics
-from shared.process import Running, run, serve_http, until_available, worker_app
+from shared.process import Running, run, serve_http, until_available
 from shared.secrets import Secrets
 from shared.settings import Settings
-from shared.web import combine, watch
+from shared.web import combine, create_app, watch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -42,6 +43,7 @@ ROLES: Final = {
     "audience": ("services.marketing.main", "open_audience"),
 }
 WEB: Final = ("subjects", "ledger", "newsletter", "marketing")
+WORKERS: Final = ("ledger-append", "ledger-seal", "audience")
 PROCESSES: Final = ("web", "ledger-append", "ledger-seal", "audience")
 
 log = logs.logger("serve")
@@ -54,14 +56,21 @@ async def open_role(role: str, settings: Settings) -> Running:
     return await until_available(functools.partial(opener, settings))
 
 
+def _health_only(role: str, access: Access, one: Running) -> FastAPI:
+    return create_app(role, access=access, metrics=Metrics(role), ready=one.ready)
+
+
 async def serve(roles: Sequence[str], settings: Settings, name: str) -> int:
     """Serve these roles in this process until a signal comes; exit status as of shared.process.run."""
     logs.configure(settings.log_level, name)
     running = {role: await open_role(role, settings) for role in roles}
-    apps = [one.app for one in running.values() if one.app is not None]
-    tasks = {task: factory for one in running.values() for task, factory in one.tasks.items()}
     access = Access.load(Secrets(settings.secrets_dir))
-    if apps:
+    apps = [one.app or _health_only(role, access, one) for role, one in running.items()]
+    tasks = {task: factory for one in running.values() for task, factory in one.tasks.items()}
+    port = settings.port
+    if set(roles) <= set(WORKERS):
+        port = settings.worker_port
+    else:
         apps.append(start.app(running, access, demo=settings.demo))
         if settings.demo:
             from infra.local import inbox  # noqa: PLC0415 - the demo's mail server is no part of an installation
@@ -69,13 +78,9 @@ async def serve(roles: Sequence[str], settings: Settings, name: str) -> int:
             mails = inbox.Inbox(Path(os.environ["CONSENT_LEDGER_INBOX"]))
             apps.append(inbox.create_app(mails, access))
             tasks["inbox.smtp"] = functools.partial(inbox.serve_smtp, mails, settings.smtp_host, settings.smtp_port)
-        tasks["http"] = functools.partial(serve_http, combine(apps), settings.host, settings.port)
-        for app in apps:
-            tasks[f"{app.state.name}.watch"] = functools.partial(watch, app, asyncio.sleep)
-    else:
-        (role,) = roles
-        app = worker_app(role, access, Metrics(role), running[role].ready)
-        tasks["http"] = functools.partial(serve_http, app, settings.host, settings.worker_port)
+    tasks["http"] = functools.partial(serve_http, combine(apps), settings.host, port)
+    for app in apps:
+        tasks[f"{app.state.name}.watch"] = functools.partial(watch, app, asyncio.sleep)
     try:
         return await run(tasks)
     finally:

@@ -63,12 +63,12 @@ async def open_append(settings: Settings) -> Running:
         )
 
     shards = [appender(shard) for shard in range(settings.shards)]
-    return Running(
-        None,
-        {f"ledger.append.{one.shard}": one.run for one in shards},
-        lambda: _answers(db),
-        db.close,
-    )
+
+    async def ready() -> dict[str, bool | str]:
+        return await _answers(db)
+
+    app = create_app("ledger-append", access=Access.load(secrets), metrics=metrics, ready=ready)
+    return Running(app, {f"ledger.append.{one.shard}": one.run for one in shards}, ready, db.close)
 
 
 async def open_seal(settings: Settings) -> Running:
@@ -77,7 +77,7 @@ async def open_seal(settings: Settings) -> Running:
     db = await Database.connect(settings.dsn("ledger_seal"), "ledger")
     publisher_db = await Database.connect(settings.dsn("ledger_publish"), "ledger")
     producer = Producer(settings.kafka)
-    metrics, publish_metrics = Metrics("ledger_seal"), Metrics("ledger_publish")
+    metrics = Metrics("ledger_seal")
     tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
     for shard in range(settings.shards):
         # From the table, not from the settings: an origin is fixed when the log is created.
@@ -100,7 +100,7 @@ async def open_seal(settings: Settings) -> Running:
             secrets.publisher_key(),
             Payloads(shard, origin, secrets.keks()),
             utc_now,
-            publish_metrics,
+            metrics,
         ).run
 
     async def close() -> None:
@@ -108,7 +108,11 @@ async def open_seal(settings: Settings) -> Running:
         await publisher_db.close()
         await db.close()
 
-    return Running(None, tasks, lambda: _answers(db), close)
+    async def ready() -> dict[str, bool | str]:
+        return await _answers(db)
+
+    app = create_app("ledger-seal", access=Access.load(secrets), metrics=metrics, ready=ready)
+    return Running(app, tasks, ready, close)
 
 
 async def _answers(db: Database) -> dict[str, bool | str]:
