@@ -38,7 +38,7 @@ help:
 	@echo "make demo          install what is missing, start everything, play the story, stay up (PORT=8080, ONCE=1)"
 	@echo "make test          every test that needs nothing but what is installed here"
 	@echo "make test-browser  the pages in a real browser (needs chromium and chromium-driver)"
-	@echo "make lint          style, types, imports"
+	@echo "make lint          style, types, imports, docker-compose.yml"
 	@echo "make venv          the environment, with $(BIN)/consent-ledger"
 	@echo "make lock          pin what pyproject.toml asks for (UPGRADE=1: the newest of it)"
 	@echo "make clean         stop what runs of this checkout and remove all that was made"
@@ -85,11 +85,20 @@ test: venv
 test-browser: venv
 	@exec $(BIN)/pytest -q tests/browser
 
-lint: venv
+# The Compose specification's schema, from a wheel of which nothing else is used (infra/compose/validate.py).
+COMPOSE_SCHEMA := .tools/compose/check_jsonschema/builtin_schemas/vendor/compose-spec.json
+$(COMPOSE_SCHEMA): requirements/compose.txt | venv
+	@rm -rf .tools/compose
+	@$(UV) pip install -q --python $(BIN)/python --target .tools/compose --require-hashes --no-deps --only-binary :all: \
+	  -r requirements/compose.txt || { $(OFFLINE); }
+	@touch $@
+
+lint: venv $(COMPOSE_SCHEMA)
 	@$(BIN)/ruff check -q .
 	@$(BIN)/ruff format -q --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m infra.compose.validate $(COMPOSE_SCHEMA) docker-compose.yml
 
 # Needs uv and the index. base.txt is what runs in production, dev.txt all of it; the sdist is pinned apart.
 COMPILE = $(UV) pip compile -q $(if $(UPGRADE),--upgrade) --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
@@ -99,6 +108,8 @@ lock: | $(filter .tools/bin/uv,$(UV))
 	@sed -n 's|^  "\(dkimpy[^"]*\)",.*|\1|p' pyproject.toml | $(COMPILE) --no-deps - -o requirements/sdist.txt
 	@grep -o '^uv==[^ ]*' requirements/tools.txt | $(COMPILE) - -o requirements/tools.txt.new
 	@mv requirements/tools.txt.new requirements/tools.txt
+	@grep -o '^check-jsonschema==[^ ]*' requirements/compose.txt | $(COMPILE) --no-deps - -o requirements/compose.txt.new
+	@mv requirements/compose.txt.new requirements/compose.txt
 
 clean:
 	@$(PYTHON) -m infra.local.clean
