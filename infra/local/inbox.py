@@ -92,14 +92,14 @@ class Inbox:
         return "250 2.0.0 kept"
 
 
-async def serve_smtp(inbox: Inbox, host: str, port: int, stop: asyncio.Event) -> None:
-    """Take mails on host:port until `stop` is set."""
+async def serve_smtp(inbox: Inbox, host: str, port: int) -> None:
+    """Take mails on host:port until cancelled."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
         lambda: SMTP(inbox, enable_SMTPUTF8=True, hostname="localhost", loop=loop), host, port
     )
     async with server:
-        await stop.wait()
+        await server.serve_forever()
 
 
 def _with_links(text: str) -> Markup:
