@@ -1,0 +1,312 @@
+"""`consent-ledger evidence`: asks the services for what bears on one consent, and packs it into one file for a court.
+
+Runs with the compliance credential over HTTP. What is packed is first checked by the reader, with the key the log
+serves: a bundle that does not verify is never written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from services.ledger import record as records
+from services.ledger.reader import evidence as layout
+from services.ledger.reader.archive import pack
+from services.ledger.reader.compartment import open_compartment
+from services.ledger.reader.errors import Invalid
+from services.ledger.reader.strict import Fields, canonical_json
+from services.ledger.reader.verify import Report, verify
+from shared.client import ServiceClient
+from shared.errors import Refused
+from shared.events import Statement, parse
+from shared.secrets import Secrets
+from shared.settings import Settings
+
+_DISCLOSED_AT_ONCE: Final = 1000
+_SECONDS: Final = 30
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z", re.ASCII)
+_NOT_FOUND: Final = 404
+
+README: Final = f"""\
+Evidence bundle of a consent ({layout.FORMAT})
+Nachweis einer Einwilligung ({layout.FORMAT})
+
+DEUTSCH
+
+Diese Datei zeigt, was zu einer Einwilligung aufgezeichnet wurde: welcher Text gezeigt wurde, was angekreuzt und
+bestätigt wurde, die Bestätigungs-E-Mail, jede Nutzung und jeder Widerruf, und dass all das unverändert in einem
+Protokoll steht, das niemand nachträglich ändern kann, ohne dass es auffällt.
+
+Prüfen (ohne Internet):   consent-ledger verify DATEI --vkey SCHLUESSEL
+Den Schlüssel des Protokolls nehmen Sie nicht aus dieser Datei, sondern aus einer Quelle, der Sie vertrauen.
+Das Format beschreibt docs/formats.md, Abschnitt 18; danach lässt sich ein eigenes Prüfprogramm schreiben.
+
+  statements/   die aufgezeichneten Aussagen, jede mit ihrem Beweis
+  records/      dieselben als Einwilligungsnachweis nach ISO/IEC TS 27560 (JSON-LD)
+  notices/      die Texte, die gezeigt wurden
+  register/     das Verarbeitungsverzeichnis in der Fassung, auf die sich die Aussagen berufen
+  opened/       was verschlüsselt war, geöffnet: die Adresse, die E-Mail (.eml lässt sich im Mailprogramm öffnen)
+  attachments/  dasselbe verschlüsselt, wie es aufbewahrt wird
+  keys.json     die Schlüssel genau dieser Teile
+
+Was diese Datei nicht zeigt: dass nach dem Stand in checkpoint.txt nichts weiter gesagt wurde; wer hinter der Adresse
+steht; dass die Uhr des Betreibers richtig ging.
+
+Sie enthält personenbezogene Daten und in den E-Mails Links, die noch wirken (zum Beispiel zum Abmelden). Geben Sie
+sie nur weiter, wo es nötig ist.
+
+ENGLISH
+
+This file shows what was recorded about one consent: which text was shown, what was ticked and confirmed, the
+confirmation mail, each use and each withdrawal, and that all of it stands unaltered in a log that nobody can change
+afterwards without being noticed.
+
+To check (offline):       consent-ledger verify FILE --vkey KEY
+Do not take the log's key from this file, but from a source you trust.
+The format is described in docs/formats.md, section 18; it suffices to write a verifier of your own.
+
+  statements/   the recorded statements, each with its proof
+  records/      the same as consent records by ISO/IEC TS 27560 (JSON-LD)
+  notices/      the texts that were shown
+  register/     the processing register in the version that the statements name
+  opened/       what was sealed, opened: the address, the mail (.eml opens in a mail program)
+  attachments/  the same sealed, as it is kept
+  keys.json     the keys of exactly these parts
+
+What this file does not show: that nothing was said after the state in checkpoint.txt; who is behind the address;
+that the operator's clock was right.
+
+It holds personal data, and in its mails links that still work (to unsubscribe, for example). Pass it on only where
+that is needed.
+"""
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that goes into a bundle, as the services answered it."""
+
+    purpose: str
+    channel: str
+    history: Mapping[str, Any]
+    keys: Sequence[Mapping[str, str]]
+    attachments: Mapping[str, bytes]
+    registers: Mapping[str, bytes]
+    notice_keys: Any
+    dkim_keys: Any
+
+
+def files_of(material: Material) -> dict[str, bytes]:
+    """The files of the bundle by name; equal material gives equal files."""
+    history = material.history
+    files = {
+        layout.README: README.encode(),
+        layout.CHECKPOINT: history["checkpoint"].encode(),
+        layout.VKEY: f"{history['vkey']}\n".encode(),
+        layout.FRESH_VKEY: f"{history['fresh_vkey']}\n".encode(),
+        layout.KEYS: canonical_json(sorted(material.keys, key=lambda one: (one["statement"], one["compartment"]))),
+        layout.NOTICE_KEYS: canonical_json(material.notice_keys),
+        layout.DKIM_KEYS: canonical_json(material.dkim_keys),
+    }
+    for version, raw in material.registers.items():
+        files[f"register/{version}.json"] = raw
+    for name, content in material.attachments.items():
+        files[f"attachments/{name}"] = content
+    keys = {(one["statement"], one["compartment"]): one["key"] for one in material.keys}
+    for entry, statement in statements_of(history):
+        index = entry["index"]
+        files[f"statements/{index}.json"] = canonical_json(entry)
+        snapshot = records.parse_snapshot(material.registers[statement.data.register_version])
+        if statement.type in records.RECORDED_TYPES:
+            files[f"records/{index}.jsonld"] = canonical_json(records.record(statement, snapshot))
+        if (notice := getattr(statement.data, "notice", None)) is not None:
+            files[f"notices/{notice.hash}.txt"] = _notice(snapshot, statement.data.activity, notice.hash)
+        for part in sealed_parts(statement):
+            key = keys.get((statement.id, part.compartment))
+            ciphertext = part.ciphertext or material.attachments.get(part.attachment)
+            if key is not None and ciphertext is not None:
+                name = layout.opened_name(int(index), part.compartment, part.media_type)
+                files[name] = _opened(statement, part, key, ciphertext)
+    files[layout.MANIFEST] = canonical_json(
+        {
+            "format": layout.FORMAT,
+            "subject": history["subject"],
+            "purpose": material.purpose,
+            "channel": material.channel,
+            "origin": history["origin"],
+            "checkpoint_size": history["checkpoint"].split("\n", 2)[1],
+            "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        }
+    )
+    return files
+
+
+def bundle(material: Material) -> bytes:
+    """The bundle as bytes; Refused if it does not verify under the key it names."""
+    packed = pack(files_of(material))
+    try:
+        verify(packed, material.history["vkey"])
+    except Invalid as error:
+        message = "What the services answered does not make a bundle that verifies. Run `consent-ledger log check`."
+        raise Refused("evidence-does-not-verify", message, status=500, step=error.step, why=str(error)) from None
+    return packed
+
+
+@dataclass(frozen=True, slots=True)
+class SealedPart:
+    """One compartment of a statement; an attachment's ciphertext lies elsewhere, under its hash."""
+
+    compartment: str
+    key_hash: str
+    ciphertext: bytes | None = None
+    attachment: str = ""
+    media_type: str = ""
+
+
+def sealed_parts(statement: Statement) -> Iterator[SealedPart]:
+    """Every compartment of a statement."""
+    for name, sealed in statement.data.sealed.items():
+        ciphertext = Fields("evidence", "a compartment", {"it": sealed.ciphertext}).base64url("it")
+        yield SealedPart(name, sealed.key_hash, ciphertext)
+    for one in getattr(statement.data, "attachments", []):
+        yield SealedPart(one.compartment, one.key_hash, attachment=one.hash, media_type=one.media_type)
+
+
+def statements_of(history: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Statement]]:
+    """Each entry of a history answer with its statement."""
+    return [(entry, parse(Fields("history", "an entry", entry).base64url("statement"))) for entry in history["entries"]]
+
+
+def _opened(statement: Statement, part: SealedPart, key: str, ciphertext: bytes) -> bytes:
+    raw = Fields("evidence", "a key", {"key": key}).base64url("key")
+    key_hash = bytes.fromhex(part.key_hash)
+    return open_compartment("5", raw, key_hash, ciphertext, statement.subject, part.compartment, statement.id)
+
+
+def _notice(snapshot: Mapping[str, Any], activity: str, notice_hash: str) -> bytes:
+    for text in records.notices_of(snapshot, activity).values():
+        if hashlib.sha256(text.encode()).hexdigest() == notice_hash:
+            return text.encode()
+    raise Refused("notice-unknown", "The register that a statement names does not have the notice it names.")
+
+
+@dataclass(frozen=True)
+class Services:
+    """Where evidence is collected; one credential for all."""
+
+    ledger: ServiceClient
+    subjects: ServiceClient
+    newsletter: ServiceClient
+
+    async def material(self, subject: str, purpose: str, channel: str, reason: str) -> Material:
+        """Ask for everything about one purpose and channel of one subject; the keys come last, with the reason."""
+        history = await self._json(
+            self.ledger, f"/ledger/subjects/{subject}/history", {"purpose": purpose, "channel": channel}
+        )
+        statements = [statement for _, statement in statements_of(history)]
+        if not statements:
+            raise Refused("nothing-recorded", "Nothing is recorded about this purpose and channel.", status=404)
+        attachments = await self._attachments(statements)
+        registers = {
+            version: (await self.ledger.get(f"/ledger/register/{version}", timeout=_SECONDS)).body
+            for version in sorted({statement.data.register_version for statement in statements})
+        }
+        return Material(
+            purpose=purpose,
+            channel=channel,
+            history=history,
+            keys=await self._keys(subject, statements, attachments, reason),
+            attachments=attachments,
+            registers=registers,
+            notice_keys=await self._json(self.newsletter, "/newsletter/notice-keys"),
+            dkim_keys=await self._json(self.newsletter, "/newsletter/dkim-keys"),
+        )
+
+    async def _json(self, client: ServiceClient, path: str, params: Mapping[str, str] | None = None) -> Any:
+        return (await client.get(path, params=params, timeout=_SECONDS)).json()
+
+    async def _attachments(self, statements: Sequence[Statement]) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        for part in (part for statement in statements for part in sealed_parts(statement)):
+            if part.attachment and part.attachment not in found:
+                # One that retention has deleted is left out; the bundle then shows that it was there, not what it was.
+                with contextlib.suppress(_Gone):
+                    found[part.attachment] = await self._attachment(part.attachment)
+        return found
+
+    async def _attachment(self, name: str) -> bytes:
+        try:
+            return (await self.ledger.get(f"/ledger/attachments/{name}", timeout=_SECONDS)).body
+        except Refused as error:
+            if error.status == _NOT_FOUND:
+                raise _Gone from None
+            raise
+
+    async def _keys(
+        self, subject: str, statements: Sequence[Statement], attachments: Mapping[str, bytes], reason: str
+    ) -> list[dict[str, str]]:
+        items = [
+            {"statement": statement.id, "compartment": part.compartment}
+            for statement in statements
+            for part in sealed_parts(statement)
+            if part.ciphertext is not None or part.attachment in attachments
+        ]
+        keys: list[dict[str, str]] = []
+        for start in range(0, len(items), _DISCLOSED_AT_ONCE):
+            answer = await self.subjects.post(
+                "/subjects/disclose",
+                json={
+                    "subject": subject,
+                    "scope": "evidence",
+                    "reason": reason,
+                    "items": items[start : start + _DISCLOSED_AT_ONCE],
+                },
+                timeout=_SECONDS,
+            )
+            keys += [
+                {name: str(one[name]) for name in ("statement", "compartment", "key")} for one in answer.json()["keys"]
+            ]
+        return keys
+
+
+class _Gone(Exception):
+    """An attachment is not kept any more."""
+
+
+async def export(settings: Settings, subject: str, purpose: str, channel: str, output: Path, reason: str) -> Report:
+    """Write the bundle to `output`, readable by its owner only; what it shows. Refused and Unavailable pass through."""
+    if not _NAME.match(purpose) or not _NAME.match(channel):
+        raise Refused("not-a-purpose", "Name the purpose as PURPOSE/CHANNEL, for example newsletter/email.")
+    credential = Secrets(settings.secrets_dir).credential("compliance")
+    services = Services(
+        ServiceClient(settings.ledger_url, credential, "ledger"),
+        ServiceClient(settings.subjects_url, credential, "subjects"),
+        ServiceClient(settings.newsletter_url, credential, "newsletter"),
+    )
+    try:
+        packed = bundle(await services.material(subject, purpose, channel, reason))
+    finally:
+        for client in (services.ledger, services.subjects, services.newsletter):
+            await client.close()
+    write(output, packed)
+    report = verify(packed, None)
+    assert report is not None  # noqa: S101 - `bundle` has verified it
+    return report
+
+
+def write(output: Path, packed: bytes) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    beside = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(packed)
+        beside.replace(output)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise Refused("cannot-write", f"The bundle could not be written: {error.strerror}.") from None

@@ -1,0 +1,636 @@
+"""An evidence bundle, checked offline in nine steps (docs/formats.md §18).
+
+1. The archive is canonical, the manifest names every file by its hash, and each file is one a bundle has.
+2. The log's key has signed the checkpoint.
+3. Each statement is in the log: pin, opening and statement give the leaf, and the leaf is in the tree.
+4. All is of one subject, under one pin, in the log of its shard; each history is complete from its first version;
+   what is called overtaken was overtaken, and nothing else.
+5. Each key is the one a statement commits to, opens its compartment, and what lies opened in the bundle is that.
+6. Register snapshots and notices have the hashes the statements name, and records are made from them.
+7. Double opt-in: a mail to the address that was typed carried the token whose hash the request stated, and the
+   consent answers both.
+8. The served-notice tokens are signed, and what they say was shown is the notice, its boxes empty.
+9. What holds at this checkpoint, as far as this file can say.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from services.ledger.reader.archive import unpack
+from services.ledger.reader.checkpoint import Checkpoint, verify_checkpoint
+from services.ledger.reader.compartment import open_compartment
+from services.ledger.reader.entry import Entry, Recorded, parse_entry, parse_statement, verify_in_log
+from services.ledger.reader.errors import Invalid
+from services.ledger.reader.mail import Mail, dkim_names, parse_dkim_keys, parse_mail, same_address, verify_dkim
+from services.ledger.reader.note import CosignatureVerifier, parse_note
+from services.ledger.reader.served import parse_notice_keys, verify_served
+from services.ledger.reader.strict import Fields, canonical_json, parse_json
+from services.ledger.record import RECORDED_TYPES, NoRecord, notices_of, parse_snapshot, record
+from shared.clock import from_millis, millis, parse_rfc3339, rfc3339
+from shared.events import EVERYTHING, RESTRICTIVE, Standing, Statement, is_overtaken, purpose_matter
+from shared.events.matter import MATTER_PATTERN
+from shared.identifiers import is_subject, shard_of
+from shared.register import Facts, Grade, GradeRule, RegisterInvalid
+from shared.register.grade import FACTS, grade
+from shared.register.notice import Notice, parse_notice
+
+FORMAT: Final = "consent-ledger/evidence/1"
+MANIFEST: Final = "manifest.json"
+CHECKPOINT: Final = "checkpoint.txt"
+VKEY: Final = "vkey.txt"
+FRESH_VKEY: Final = "fresh-vkey.txt"
+KEYS: Final = "keys.json"
+NOTICE_KEYS: Final = "notice-keys.json"
+DKIM_KEYS: Final = "dkim-keys.json"
+README: Final = "README.txt"
+SINGLE: Final = (MANIFEST, CHECKPOINT, VKEY, FRESH_VKEY, KEYS, NOTICE_KEYS, DKIM_KEYS, README)
+STEPS: Final = 9
+
+_HASH = "[0-9a-f]{64}"
+_NUMBER = "(?:0|[1-9][0-9]{0,19})"
+_MANY = re.compile(
+    rf"statements/{_NUMBER}\.json|records/{_NUMBER}\.jsonld|register/{_HASH}\.json|notices/{_HASH}\.txt"
+    rf"|attachments/{_HASH}|opened/{_NUMBER}-(?:evidence\.json|brief\.json|attachment-[0-9]\.(?:eml|bin))"
+)
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z", re.ASCII)
+_CONFIRM = re.compile(r"/confirm/([A-Za-z0-9_-]{22,512})", re.ASCII)
+_KEYS_LIMIT = 4096
+_CLOCKS_APART_MS = 2 * 60 * 1000
+_RULES_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one step has shown."""
+
+    step: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A compartment that its disclosed key has opened."""
+
+    statement: str
+    compartment: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the bundle shows of one ConsentGiven."""
+
+    given: Recorded
+    facts: Facts
+    grade: Grade
+    notes: tuple[str, ...]
+
+
+def opened_name(index: int, compartment: str, media_type: str = "") -> str:
+    """Under which name an opened compartment lies in the bundle."""
+    if compartment.startswith("attachment/"):
+        kind = "eml" if media_type == "message/rfc822" else "bin"
+        return f"opened/{index}-{compartment.replace('/', '-')}.{kind}"
+    return f"opened/{index}-{compartment}.json"
+
+
+@dataclass
+class Bundle:
+    """One bundle on its way through the steps; each step relies on those before it."""
+
+    data: bytes
+    vkey: str | None
+    findings: list[Finding] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+    signed_by: str = ""
+    subject: str = ""
+    purpose: str = ""
+    channel: str = ""
+    origin: str = ""
+    size: int = 0
+    checkpoint: Checkpoint | None = None
+    entries: list[Entry] = field(default_factory=list)
+    recorded: list[Recorded] = field(default_factory=list)
+    opened: dict[tuple[str, str], Opened] = field(default_factory=dict)
+    notices: dict[tuple[str, str], Notice] = field(default_factory=dict)
+    """(register version, notice hash) → the notice as that register has it"""
+    served: set[str] = field(default_factory=set)
+    """Ids of the statements whose served-notice token was verified"""
+    shown: list[Shown] = field(default_factory=list)
+
+    def verify(self) -> None:
+        """All nine steps, or Invalid."""
+        self.step_1()
+        self.step_2()
+        self.step_3()
+        self.step_4()
+        self.step_5()
+        self.step_6()
+        # What was shown to whom is settled before it is asked how good the evidence is.
+        tokens = self.step_8()
+        self.step_7()
+        self._found(8, tokens)
+        self.step_9()
+
+    # -- 1 ---------------------------------------------------------------------------------------------------------
+
+    def step_1(self) -> None:
+        """The archive is canonical, the manifest names every file by its hash, each file is one a bundle has."""
+        step = "1"
+        self.files = unpack(step, self.data)
+        raw = self._file(step, MANIFEST)
+        value = parse_json(step, "the manifest", raw)
+        manifest = Fields(step, "the manifest", value).exactly(
+            "channel", "checkpoint_size", "files", "format", "origin", "purpose", "subject"
+        )
+        if canonical_json(value) != raw:
+            raise Invalid(step, "the manifest", "is not in its canonical form")
+        if manifest.text("format") != FORMAT:
+            raise Invalid(step, "the manifest", f"does not say {FORMAT}")
+        self.subject, self.origin = manifest.text("subject"), manifest.text("origin")
+        self.purpose, self.channel = manifest.text("purpose"), manifest.text("channel")
+        self.size = manifest.decimal("checkpoint_size")
+        if not is_subject(self.subject) or not _NAME.match(self.purpose) or not _NAME.match(self.channel):
+            raise Invalid(step, "the manifest", "names no subject, purpose and channel")
+        hashes = manifest.object("files")
+        names = set(manifest.get("files")) | {MANIFEST}
+        if names != set(self.files):
+            raise Invalid(step, "the manifest", "does not name exactly the files there are")
+        for name, content in self.files.items():
+            if name != MANIFEST and hashes.hash(name) != hashlib.sha256(content).digest():
+                raise Invalid(step, f"the file {name}", "has another hash than the manifest says")
+            if name not in SINGLE and not _MANY.fullmatch(name):
+                raise Invalid(step, f"the file {name}", "is none that a bundle has")
+        self._found(1, f"the archive is canonical; {len(self.files)} files, each with the hash its manifest says")
+
+    # -- 2 ---------------------------------------------------------------------------------------------------------
+
+    def step_2(self) -> None:
+        """The log's key has signed the checkpoint."""
+        step = "2"
+        enclosed = self._line(step, VKEY)
+        if self.vkey is not None and self.vkey != enclosed:
+            raise Invalid(step, "the verifier key", "you gave is not the one this bundle names")
+        note = self._file(step, CHECKPOINT)
+        try:
+            checkpoint = verify_checkpoint(note, enclosed)
+            fresh = CosignatureVerifier(self._line(step, FRESH_VKEY))
+            seconds = fresh.verify(parse_note(note))
+        except Invalid as error:
+            raise Invalid(step, "the checkpoint", f"does not verify: {error}") from None
+        if checkpoint.origin != self.origin or checkpoint.size != self.size:
+            raise Invalid(step, "the checkpoint", "is not the one the manifest names")
+        if fresh.name != f"{self.origin}/fresh":
+            raise Invalid(step, "the fresh line", "is by a key of another name")
+        self.checkpoint, self.signed_by = checkpoint, enclosed
+        self._found(
+            2,
+            f"the checkpoint of {self.origin}, {self.size} leaves, is signed by the log's key; "
+            f"it was the newest at {moment(seconds)} by the word of the bundle's own fresh key",
+        )
+
+    # -- 3 ---------------------------------------------------------------------------------------------------------
+
+    def step_3(self) -> None:
+        """Each statement is in the log."""
+        step = "3"
+        assert self.checkpoint is not None  # noqa: S101 - step 2 has set it
+        names = sorted((name for name in self.files if name.startswith("statements/")), key=_index_of)
+        if not names:
+            raise Invalid(step, "the bundle", "has no statements")
+        for name in names:
+            fields = Fields(step, name, parse_json(step, name, self.files[name]))
+            entry = parse_entry(step, fields)
+            if entry.index != _index_of(name):
+                raise Invalid(step, name, "holds another index than its name says", index=entry.index)
+            event = verify_in_log(step, entry, self.checkpoint)
+            # Only what the log holds is looked into; what the statement says is step 4's.
+            statement = parse_statement("4", entry)
+            self.entries.append(entry)
+            self.recorded.append(Recorded(entry.index, entry.matter, entry.overtaken, entry.pin, event, statement))
+        self._found(3, f"{len(names)} statements are in the log, each at its index")
+
+    # -- 4 ---------------------------------------------------------------------------------------------------------
+
+    def step_4(self) -> None:
+        """One subject, one pin, the log of its shard; complete histories; overtaken is what was overtaken."""
+        step = "4"
+        if self.origin.rpartition("/ledger/log/")[2] != str(shard_of(self.subject)):
+            raise Invalid(step, "the origin", "is not that of the log of the subject's shard")
+        own = {f"{kind}:{self.purpose}/{self.channel}" for kind in ("purpose", "ask", "use")} | {EVERYTHING}
+        pins, ids, before = {one.pin for one in self.recorded}, set[tuple[str, str]](), 0
+        if len(pins) != 1:
+            raise Invalid(step, "the bundle", "has two pins for one subject: that is proof of fraud")
+        for one in self.recorded:
+            where = f"the statement at index {one.index}"
+            if one.statement.subject != self.subject:
+                raise Invalid(step, where, "is about another subject", index=one.index)
+            if not MATTER_PATTERN.match(one.matter) or not (
+                one.matter in own or one.matter.startswith(("data:", "request:"))
+            ):
+                raise Invalid(step, where, "is about another purpose", index=one.index)
+            if (one.statement.source, one.statement.id) in ids:
+                raise Invalid(step, where, "is recorded a second time", index=one.index)
+            if one.event.recorded_at < before:
+                raise Invalid(step, where, "was recorded before an earlier one", index=one.index)
+            if millis(parse_rfc3339(one.statement.time)) > one.event.recorded_at + _CLOCKS_APART_MS:
+                raise Invalid(step, where, "claims a time after it was recorded", index=one.index)
+            ids.add((one.statement.source, one.statement.id))
+            before = one.event.recorded_at
+        self._labels(step, own)
+        self._overtaken(step)
+        self._found(4, f"all are of the subject {self.subject} under one pin; each history has no gap")
+
+    def _labels(self, step: str, own: set[str]) -> None:
+        labels: dict[tuple[str, bool], list[Recorded]] = {}
+        for one in self.recorded:
+            labels.setdefault((one.matter, one.overtaken), []).append(one)
+        if len({one.event.label for one in self.recorded}) != len(labels) or any(
+            len({one.event.label for one in chain}) != 1 for chain in labels.values()
+        ):
+            raise Invalid(step, "the bundle", "has two labels for one matter, or one for two: that is proof of fraud")
+        for (matter, _), chain in labels.items():
+            # In index order versions only grow, each leaf naming the one before it.
+            version, index = 0, -1
+            for one in chain:
+                event = one.event
+                follows = event.version == version + 1
+                if event.version <= version or (matter in own and not follows):
+                    raise Invalid(step, f"the history of {matter}", "has a gap", index=one.index)
+                if follows and event.previous_plus_one != index + 1:
+                    raise Invalid(step, f"the leaf at index {one.index}", "names another before it", index=one.index)
+                version, index = event.version, one.index
+
+    def _overtaken(self, step: str) -> None:
+        restricted: dict[str, str] = {}
+        for one in self.recorded:
+            statement = one.statement
+            late = is_overtaken(statement.type, statement.time, restricted.get(one.matter), restricted.get(EVERYTHING))
+            if late != one.overtaken:
+                word = "was overtaken, and the bundle says it was not" if late else "is called overtaken and was not"
+                raise Invalid(step, f"the statement at index {one.index}", word, index=one.index)
+            if statement.type in RESTRICTIVE:
+                restricted[one.matter] = max(restricted.get(one.matter, ""), statement.time)
+
+    # -- 5 ---------------------------------------------------------------------------------------------------------
+
+    def step_5(self) -> None:
+        """Each key is the one a statement commits to, and what lies opened is what it opens."""
+        step = "5"
+        keys: dict[tuple[str, str], bytes] = {}
+        value = parse_json(step, KEYS, self._file(step, KEYS))
+        listed = Fields(step, KEYS, {"keys": value}).objects("keys", _KEYS_LIMIT)
+        for one in listed:
+            one.exactly("compartment", "key", "statement")
+            name = (one.text("statement"), one.text("compartment"))
+            if name in keys:
+                raise Invalid(step, KEYS, "names a compartment twice")
+            keys[name] = one.base64url("key")
+        used: set[str] = set()
+        for entry in self.recorded:
+            for compartment, key_hash, ciphertext, opened_as in self._compartments(step, entry, used):
+                key = keys.pop((entry.statement.id, compartment), None)
+                if key is None:
+                    continue
+                if ciphertext is None:
+                    raise Invalid(step, KEYS, "has a key to an attachment that is not in the bundle", index=entry.index)
+                content = open_compartment(
+                    step, key, key_hash, ciphertext, self.subject, compartment, entry.statement.id
+                )
+                if self.files.get(opened_as) != content:
+                    raise Invalid(step, f"the file {opened_as}", "is missing or is not what the key opens")
+                used.add(opened_as)
+                self.opened[entry.statement.id, compartment] = Opened(entry.statement.id, compartment, content)
+        if keys:
+            raise Invalid(step, KEYS, "has a key to a compartment that no statement has")
+        self._all_used(step, ("opened/", "attachments/"), used)
+        self._found(5, f"{len(self.opened)} sealed parts open with the keys their statements commit to")
+
+    def _compartments(
+        self, step: str, entry: Recorded, used: set[str]
+    ) -> Iterator[tuple[str, bytes, bytes | None, str]]:
+        """Compartment, key hash, ciphertext (None if it is not here) and the name of the opened file."""
+        for name, sealed in entry.statement.data.sealed.items():
+            wrapped = Fields(step, "a compartment", {"ciphertext": sealed.ciphertext})
+            yield name, bytes.fromhex(sealed.key_hash), wrapped.base64url("ciphertext"), opened_name(entry.index, name)
+        seen: set[str] = set()
+        for attachment in getattr(entry.statement.data, "attachments", []):
+            if attachment.compartment in seen:
+                raise Invalid(step, "a statement", "names one compartment twice", index=entry.index)
+            seen.add(attachment.compartment)
+            name = f"attachments/{attachment.hash}"
+            ciphertext = self.files.get(name)
+            if ciphertext is not None:
+                used.add(name)
+                if hashlib.sha256(ciphertext).hexdigest() != attachment.hash or len(ciphertext) != attachment.size:
+                    raise Invalid(step, f"the file {name}", "is not the attachment its statement names")
+            opened_as = opened_name(entry.index, attachment.compartment, attachment.media_type)
+            yield attachment.compartment, bytes.fromhex(attachment.key_hash), ciphertext, opened_as
+
+    # -- 6 ---------------------------------------------------------------------------------------------------------
+
+    def step_6(self) -> None:
+        """Register snapshots and notices have the hashes the statements name, and records are made from them."""
+        step = "6"
+        used: set[str] = set()
+        snapshots: dict[str, Mapping[str, Any]] = {}
+        records = 0
+        for one in self.recorded:
+            version = one.statement.data.register_version
+            if version not in snapshots:
+                name = f"register/{version}.json"
+                used.add(name)
+                snapshots[version] = self._snapshot(step, name, version)
+            shown = getattr(one.statement.data, "notice", None)
+            if shown is not None and (version, shown.hash) not in self.notices:
+                name = f"notices/{shown.hash}.txt"
+                used.add(name)
+                activity = one.statement.data.activity
+                notice = self._notice(step, name, shown.hash, snapshots[version], activity)
+                self.notices[version, shown.hash] = notice
+            if one.statement.type in RECORDED_TYPES:
+                name = f"records/{one.index}.jsonld"
+                used.add(name)
+                records += 1
+                self._record(step, name, one, snapshots[version])
+        self._all_used(step, ("register/", "notices/", "records/"), used)
+        self._found(
+            6,
+            f"{len({name for _, name in self.notices})} notices and {len(snapshots)} register snapshots have the "
+            f"hashes that the statements name; {records} records are what these say",
+        )
+
+    def _snapshot(self, step: str, name: str, version: str) -> Mapping[str, Any]:
+        raw = self._file(step, name)
+        if hashlib.sha256(raw).hexdigest() != version:
+            raise Invalid(step, f"the file {name}", "is not the register that a statement names")
+        parse_json(step, f"the file {name}", raw)
+        try:
+            return parse_snapshot(raw)
+        except NoRecord:
+            raise Invalid(step, f"the file {name}", "is no register snapshot") from None
+
+    def _notice(self, step: str, name: str, notice_hash: str, snapshot: Mapping[str, Any], activity: str) -> Notice:
+        raw = self._file(step, name)
+        if hashlib.sha256(raw).hexdigest() != notice_hash:
+            raise Invalid(step, f"the file {name}", "is not the notice that a statement names")
+        try:
+            published = notices_of(snapshot, activity)
+            [path] = [path for path, text in published.items() if text.encode() == raw]
+            return parse_notice(path, raw)
+        except (NoRecord, ValueError):
+            raise Invalid(step, f"the notice {name}", "is not in the register its statement names") from None
+        except RegisterInvalid:
+            raise Invalid(step, f"the notice {name}", "cannot be read as a notice") from None
+
+    def _record(self, step: str, name: str, one: Recorded, snapshot: Mapping[str, Any]) -> None:
+        found = parse_json(step, name, self._file(step, name))
+        try:
+            made = record(one.statement, snapshot)
+        except NoRecord:
+            raise Invalid(step, f"the register of the statement at index {one.index}", "does not know it") from None
+        if found != made:
+            raise Invalid(step, f"the file {name}", "is not the record that statement and register make")
+
+    # -- 7 ---------------------------------------------------------------------------------------------------------
+
+    def step_7(self) -> None:
+        """Double opt-in, for each consent in the bundle, and its grade by the rule of the register it names."""
+        step = "7"
+        for one in self.recorded:
+            if one.statement.type == "ConsentGiven":
+                self.shown.append(self._double_opt_in(step, one))
+        if not self.shown:
+            self._found(7, "the bundle has no consent, so no double opt-in to check")
+        for shown in self.shown:
+            self._found(
+                7,
+                f"consent at index {shown.given.index}, grade {shown.grade}: {'; '.join(shown.notes)}",
+            )
+
+    def _double_opt_in(self, step: str, one: Recorded) -> Shown:
+        notes: list[str] = []
+        data = one.statement.data
+        followed = [other for other in self.recorded if other.statement.id in data.follows]
+        requests = [other for other in followed if other.statement.type == "ConsentRequested"]
+        mails = [other for other in followed if other.statement.type == "MessageSent"]
+        request = requests[0] if len(requests) == 1 else None
+        if request is None:
+            notes.append("the request it answers is not in this bundle")
+        else:
+            self._answers(step, one, request)
+            notes.append(f"it answers the request at index {request.index}, in time and on the same notice")
+        archived = False
+        if request is not None:
+            for mail in mails:
+                proven, said = self._confirmation_mail(step, request, mail)
+                archived |= proven
+                notes.append(said)
+        if not mails:
+            notes.append("the confirmation mail it answers is not in this bundle")
+        facts = Facts(
+            contact_point_proven=data.stage == "proven",
+            served_notice_verified=one.statement.id in self.served,
+            request_recorded=request is not None,
+            confirmation_mail_archived=archived,
+        )
+        return Shown(one, facts, self._grade(step, data.register_version, facts), tuple(notes))
+
+    def _answers(self, step: str, given: Recorded, request: Recorded) -> None:
+        said, asked = given.statement.data, request.statement.data
+        where = f"the consent at index {given.index}"
+        if (said.purpose, said.channel, said.activity) != (asked.purpose, asked.channel, asked.activity):
+            raise Invalid(step, where, "answers a request for another purpose", index=given.index)
+        if said.notice != asked.notice or said.served != asked.served:
+            raise Invalid(step, where, "names another notice than the request it answers", index=given.index)
+        if not request.statement.time <= given.statement.time < asked.expires_at:
+            raise Invalid(step, where, "was not given in the time the request allowed", index=given.index)
+
+    def _confirmation_mail(self, step: str, request: Recorded, sent: Recorded) -> tuple[bool, str]:
+        """Whether the mail that carried the token is shown to have gone to the address that was typed."""
+        where = f"the mail at index {sent.index}"
+        if request.statement.id not in sent.statement.data.follows:
+            raise Invalid(step, where, "does not follow the request that the consent answers", index=sent.index)
+        typed = self._address(step, request)
+        mails = [one.compartment for one in sent.statement.data.attachments if one.media_type == "message/rfc822"]
+        content = next(
+            (
+                self.opened[sent.statement.id, name].content
+                for name in mails
+                if (sent.statement.id, name) in self.opened
+            ),
+            None,
+        )
+        if content is None or typed is None:
+            return False, f"{where} was sent, but its words or the address are not opened in this bundle"
+        mail = parse_mail(step, content)
+        if len(mail.recipients) != 1 or not same_address(mail.recipients[0], typed):
+            raise Invalid(step, where, "went to another address than the one that was typed", index=sent.index)
+        if mail.only("message-id") != sent.statement.data.message_id:
+            raise Invalid(step, where, "has another Message-ID than its statement", index=sent.index)
+        tokens = {hashlib.sha256(token.encode("ascii")).hexdigest() for token in _CONFIRM.findall(mail.text)}
+        if request.statement.data.token_hash not in tokens:
+            raise Invalid(step, where, "does not carry the token of the request", index=sent.index)
+        signed = self._dkim(step, mail)
+        return True, f"{where} went to the address that was typed and carried the request's token; {signed}"
+
+    def _address(self, step: str, request: Recorded) -> str | None:
+        evidence = self.opened.get((request.statement.id, "evidence"))
+        if evidence is None:
+            return None
+        what = f"the evidence of the request at index {request.index}"
+        return Fields(step, what, parse_json(step, what, evidence.content)).text("address")
+
+    def _dkim(self, step: str, mail: Mail) -> str:
+        keys = parse_dkim_keys(step, self._file(step, DKIM_KEYS))
+        domain, selector = dkim_names(step, mail)
+        if (domain, selector) not in keys:
+            return "the key of its DKIM signature is not in this bundle"
+        signed = verify_dkim(step, mail, keys)
+        when = "" if signed.at is None else f" at {moment(signed.at)}"
+        return (
+            f"DKIM: signed by {signed.domain}{when} (compare the key with the domain's DNS, selector {signed.selector})"
+        )
+
+    def _grade(self, step: str, version: str, facts: Facts) -> Grade:
+        what = f"the grade rule of the register {version[:8]}"
+        files = parse_snapshot(self.files[f"register/{version}.json"]).get("files")
+        grades = Fields(step, what, files).object("grades.toml")
+        current = grades.small_number("current")
+        for rule in grades.objects("rules", _RULES_LIMIT):
+            if rule.small_number("version") == current:
+                needs = [
+                    (one.text("grade"), frozenset(map(str, one.array("needs", len(FACTS)))))
+                    for one in rule.objects("grades", _RULES_LIMIT)
+                ]
+                if any(letter not in Grade.__members__ for letter, _ in needs) or not any(not n for _, n in needs):
+                    raise Invalid(step, what, "is none we know")
+                return grade(facts, GradeRule(current, [(Grade(letter), need) for letter, need in needs]))
+        raise Invalid(step, what, "is missing")
+
+    # -- 8 ---------------------------------------------------------------------------------------------------------
+
+    def step_8(self) -> str:
+        """The served-notice tokens are signed, and what they say was shown is the notice, its boxes empty."""
+        step = "8"
+        keys = parse_notice_keys(step, self._file(step, NOTICE_KEYS))
+        unproven = 0
+        for one in self.recorded:
+            echoed = getattr(one.statement.data, "served", None)
+            if echoed is None or not echoed.verified:
+                continue
+            if _key_id(step, echoed.token) not in keys:
+                unproven += 1
+                continue
+            self._served(step, one, verify_served(step, keys, echoed.token))
+            self.served.add(one.statement.id)
+        said = f"{len(self.served)} statements bear a signed token: the notice, its labels, its boxes empty"
+        return said + (f"; the key of {unproven} more is not in this bundle, so they do not count" if unproven else "")
+
+    def _served(self, step: str, one: Recorded, served: Any) -> None:
+        data = one.statement.data
+        where = f"the token of the statement at index {one.index}"
+        notice = self.notices[data.register_version, data.notice.hash]
+        if (served.notice, served.language) != (data.notice.hash, data.notice.language):
+            raise Invalid(step, where, "is about another notice", index=one.index)
+        if (data.purpose, data.channel) not in {(box.purpose, box.channel) for box in served.boxes}:
+            raise Invalid(step, where, "does not have the box of this purpose", index=one.index)
+        if any(box.ticked for box in served.boxes):
+            raise Invalid(step, where, "says that a box was ticked in advance", index=one.index)
+        labels = [(choice.purpose, choice.channel, choice.label) for choice in notice.choices]
+        if [(box.purpose, box.channel, box.label) for box in served.boxes] != labels or served.button != notice.button:
+            raise Invalid(step, where, "shows other labels than the notice has", index=one.index)
+        said_at = millis(parse_rfc3339(one.statement.time))
+        if served.issued_at * 1000 > said_at + _CLOCKS_APART_MS:
+            raise Invalid(step, where, "was issued after the statement", index=one.index)
+        if one.statement.type != "ConsentGiven" and said_at >= served.expires_at * 1000 + _CLOCKS_APART_MS:
+            raise Invalid(step, where, "had expired", index=one.index)
+
+    # -- 9 ---------------------------------------------------------------------------------------------------------
+
+    def step_9(self) -> None:
+        """What holds at this checkpoint, as far as this file can say."""
+        standing = Standing({})
+        for one in self.recorded:
+            standing, _ = standing.apply(one.statement, one.index)
+        word = standing.words.get(purpose_matter(self.purpose, self.channel))
+        holds = standing.permits(self.purpose, self.channel)
+        if holds:
+            said = "consent holds"
+        elif word is None:
+            said = "no consent was given"
+        else:
+            said = f"consent does not hold; the last word on the purpose is {word.status}"
+        self._found(
+            9,
+            f"by the statements in this bundle, {said} at {self.size} leaves. That the log holds no later word is "
+            "not proven by this file",
+        )
+        for one in self.recorded:
+            if one.statement.type == "ConsentUsed" and not self._covered(one.statement):
+                self._found(9, f"the use at index {one.index} relied on no consent in force when its permit was issued")
+
+    def _covered(self, use: Statement) -> bool:
+        standing = Standing({})
+        for one in self.recorded:
+            if one.index < int(use.data.permit.size):
+                standing, _ = standing.apply(one.statement, one.index)
+        return standing.permits(self.purpose, self.channel)
+
+    @property
+    def conclusion(self) -> str:
+        """In one line what the bundle shows."""
+        given = [shown for shown in self.shown if not shown.given.overtaken]
+        if not given:
+            return f"no consent to {self.purpose}/{self.channel} is shown"
+        newest = given[-1]
+        at = rfc3339(from_millis(newest.given.event.recorded_at))
+        return f"consent to {self.purpose}/{self.channel}, recorded {at}, is shown with grade {newest.grade}"
+
+    # -- tools of the steps ----------------------------------------------------------------------------------------
+
+    def _found(self, step: int, text: str) -> None:
+        self.findings.append(Finding(step, text))
+
+    def _file(self, step: str, name: str) -> bytes:
+        try:
+            return self.files[name]
+        except KeyError:
+            raise Invalid(step, f"the file {name}", "is missing") from None
+
+    def _line(self, step: str, name: str) -> str:
+        """A file of one line."""
+        try:
+            text = self._file(step, name).decode("ascii")
+        except UnicodeDecodeError:
+            text = ""
+        if not text.endswith("\n") or text.count("\n") != 1:
+            raise Invalid(step, f"the file {name}", "is not one line of ASCII")
+        return text[:-1]
+
+    def _all_used(self, step: str, folders: Sequence[str], used: set[str]) -> None:
+        for name in self.files:
+            if name.startswith(tuple(folders)) and name not in used:
+                raise Invalid(step, f"the file {name}", "belongs to no statement")
+
+
+def _key_id(step: str, token: str) -> str:
+    what = "the header of a served-notice token"
+    encoded = Fields(step, what, {"header": token.partition(".")[0]}).base64url("header")
+    return Fields(step, what, parse_json(step, what, encoded)).text("kid")
+
+
+def _index_of(name: str) -> int:
+    return int(name.partition("/")[2].partition(".")[0])
+
+
+def moment(seconds: int) -> str:
+    """Seconds since 1970 as people read them."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return "an impossible time"

@@ -1,0 +1,139 @@
+"""A receipt, checked offline by those of a bundle's nine steps that it has something for (docs/formats.md §17).
+
+2. The log's key has signed the checkpoint of the proof.
+3. The statement is in the log: pin, opening and statement give the leaf, and the leaf is in the tree.
+4. The statement reads strictly, and its subject belongs to this log.
+6. The register snapshot has the hash the statement names, and the record is made from the two.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from services.ledger.reader.checkpoint import verify_checkpoint
+from services.ledger.reader.entry import Entry, verify_in_log
+from services.ledger.reader.errors import Invalid
+from services.ledger.reader.evidence import Finding, moment
+from services.ledger.reader.leaf import Event
+from services.ledger.reader.note import CosignatureVerifier, parse_note
+from services.ledger.reader.proof import Proof, parse_proof
+from services.ledger.reader.strict import Fields, parse_json
+from services.ledger.record import NoRecord, parse_snapshot, record
+from shared.clock import from_millis, rfc3339
+from shared.events import Malformed, Statement, parse
+from shared.identifiers import shard_of
+
+FORMAT: Final = "consent-ledger/receipt/1"
+RECEIPT_LIMIT: Final = 4 * 1024 * 1024
+MEMBERS: Final = (
+    "format",
+    "fresh_vkey",
+    "index",
+    "leaf",
+    "opening",
+    "origin",
+    "pin",
+    "proof",
+    "record",
+    "register",
+    "shard",
+    "statement",
+    "vkey",
+)
+
+
+@dataclass
+class Receipt:
+    """One receipt on its way through the steps."""
+
+    data: bytes
+    vkey: str | None
+    findings: list[Finding] = field(default_factory=list)
+    signed_by: str = ""
+    conclusion: str = ""
+
+    def verify(self) -> None:
+        """All steps, or Invalid."""
+        if len(self.data) > RECEIPT_LIMIT:
+            raise Invalid("1", "the receipt", f"is longer than {RECEIPT_LIMIT} bytes")
+        fields = Fields("1", "the receipt", parse_json("1", "the receipt", self.data)).exactly(*MEMBERS)
+        if fields.text("format") != FORMAT:
+            raise Invalid("1", "the receipt", f"does not say {FORMAT}")
+        proof = self._step_2(fields)
+        entry, event = self._step_3(fields, proof)
+        statement = self._step_4(fields, entry)
+        self._step_6(fields, statement)
+        at = rfc3339(from_millis(event.recorded_at))
+        self.conclusion = f"{statement.type} of {statement.subject} is recorded at index {entry.index} since {at}"
+
+    def _step_2(self, fields: Fields) -> Proof:
+        step = "2"
+        enclosed = fields.text("vkey")
+        if self.vkey is not None and self.vkey != enclosed:
+            raise Invalid(step, "the verifier key", "you gave is not the one this receipt names")
+        text = fields.text("proof").encode()
+        try:
+            proof = parse_proof(text)
+            checkpoint = verify_checkpoint(proof.checkpoint_note, enclosed)
+            fresh = CosignatureVerifier(fields.text("fresh_vkey"))
+            seconds = fresh.verify(parse_note(proof.checkpoint_note))
+        except Invalid as error:
+            raise Invalid(step, "the proof's checkpoint", f"does not verify: {error}") from None
+        if proof.extra is not None:
+            raise Invalid(step, "the proof", "has extra data, which nothing vouches for")
+        if checkpoint.origin != fields.text("origin") or fresh.name != f"{checkpoint.origin}/fresh":
+            raise Invalid(step, "the origin", "is not the one that the checkpoint or the fresh key names")
+        self.signed_by = enclosed
+        self._found(
+            2,
+            f"the checkpoint of {checkpoint.origin}, {checkpoint.size} leaves, is signed by the log's key; "
+            f"it was the newest at {moment(seconds)} by the word of the receipt's own fresh key",
+        )
+        return proof
+
+    def _step_3(self, fields: Fields, proof: Proof) -> tuple[Entry, Event]:
+        step = "3"
+        if fields.decimal("index") != proof.index:
+            raise Invalid(step, "the index", "is not that of the proof")
+        entry = Entry(
+            index=proof.index,
+            matter="",
+            overtaken=False,
+            leaf=fields.base64url("leaf"),
+            statement=fields.base64url("statement"),
+            pin=fields.hash("pin"),
+            opening=fields.hash("opening"),
+            hashes=proof.hashes,
+        )
+        event = verify_in_log(step, entry, verify_checkpoint(proof.checkpoint_note, self.signed_by))
+        self._found(3, f"the statement is in the log at index {entry.index}")
+        return entry, event
+
+    def _step_4(self, fields: Fields, entry: Entry) -> Statement:
+        step = "4"
+        try:
+            statement = parse(entry.statement)
+            shard = shard_of(statement.subject)
+        except Malformed as error:
+            raise Invalid(step, "the statement", f"is no statement we know ({error})") from None
+        if shard != fields.small_number("shard") or fields.text("origin").rpartition("/ledger/log/")[2] != str(shard):
+            raise Invalid(step, "the shard", "is not that of the subject and the origin")
+        self._found(4, f"it is {statement.type} {statement.id} of {statement.time}")
+        return statement
+
+    def _step_6(self, fields: Fields, statement: Statement) -> None:
+        step = "6"
+        raw = fields.text("register").encode()
+        if hashlib.sha256(raw).hexdigest() != statement.data.register_version:
+            raise Invalid(step, "the register", "is not the one the statement names")
+        parse_json(step, "the register", raw)
+        try:
+            made: Any = record(statement, parse_snapshot(raw))
+        except NoRecord:
+            raise Invalid(step, "the register", "does not know what the statement is about") from None
+        if fields.get("record") != made:
+            raise Invalid(step, "the record", "is not the one that statement and register make")
+        self._found(6, "the record is what the statement and the register it names say")
+
+    def _found(self, step: int, text: str) -> None:
+        self.findings.append(Finding(step, text))

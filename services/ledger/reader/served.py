@@ -1,0 +1,93 @@
+"""The served-notice token: what a form showed, signed before anybody answered (docs/formats.md §18)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from services.ledger.reader.errors import Invalid
+from services.ledger.reader.strict import Fields, decode_base64url, parse_json
+
+TYPE = "consent-ledger-served-notice+jwt"
+_KEYS_LIMIT = 64
+_BOXES_LIMIT = 64
+_TIME_LIMIT = 253_402_300_800  # 1 January 10000
+_PARTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One box as it was shown."""
+
+    purpose: str
+    channel: str
+    label: str
+    ticked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the form showed; times in seconds since 1970."""
+
+    notice: str
+    language: str
+    boxes: Sequence[Box]
+    button: str
+    issued_at: int
+    expires_at: int
+
+
+def parse_notice_keys(step: str, data: bytes) -> dict[str, Ed25519PublicKey]:
+    """Read a JSON Web Key Set of Ed25519 keys (RFC 7517, RFC 8037), or raise Invalid."""
+    keys: dict[str, Ed25519PublicKey] = {}
+    for one in Fields(step, "the notice keys", parse_json(step, "the notice keys", data)).objects("keys", _KEYS_LIMIT):
+        if one.text("kty") != "OKP" or one.text("crv") != "Ed25519":
+            raise Invalid(step, "a notice key", "is no Ed25519 key")
+        if one.text("kid") in keys:
+            raise Invalid(step, "the notice keys", "name one key id twice")
+        try:
+            keys[one.text("kid")] = Ed25519PublicKey.from_public_bytes(one.base64url("x"))
+        except ValueError:
+            raise Invalid(step, "a notice key", "is no Ed25519 key") from None
+    return keys
+
+
+def verify_served(step: str, keys: Mapping[str, Ed25519PublicKey], token: str) -> Served:
+    """Return what the token says, or raise Invalid unless one of the keys signed it (RFC 7515, compact, EdDSA)."""
+    parts = token.split(".")
+    if len(parts) != _PARTS:
+        raise Invalid(step, "the served-notice token", "has not three parts")
+    header = _part(step, parts[0])
+    if header.text("alg") != "EdDSA" or header.text("typ") != TYPE:
+        raise Invalid(step, "the served-notice token", "is of another kind")
+    key = keys.get(header.text("kid"))
+    if key is None:
+        raise Invalid(step, "the served-notice token", "was signed by none of the notice keys")
+    claims, signature = _part(step, parts[1]), decode_base64url(step, "the token's signature", parts[2])
+    try:
+        key.verify(signature, f"{parts[0]}.{parts[1]}".encode("ascii"))
+    except InvalidSignature:
+        raise Invalid(step, "the served-notice token", "does not verify") from None
+    return Served(
+        notice=claims.hash("notice").hex(),
+        language=claims.text("language"),
+        boxes=[
+            Box(box.text("purpose"), box.text("channel"), box.text("label"), box.flag("default"))
+            for box in claims.objects("purposes", _BOXES_LIMIT)
+        ],
+        button=claims.text("button"),
+        issued_at=_time(step, claims.get("iat")),
+        expires_at=_time(step, claims.get("exp")),
+    )
+
+
+def _part(step: str, encoded: str) -> Fields:
+    what = "a part of the served-notice token"
+    return Fields(step, what, parse_json(step, what, decode_base64url(step, what, encoded)))
+
+
+def _time(step: str, value: object) -> int:
+    if type(value) is not int or not 0 <= value < _TIME_LIMIT:
+        raise Invalid(step, "a time in the served-notice token", "is no time")
+    return value

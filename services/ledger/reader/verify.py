@@ -1,0 +1,123 @@
+"""`consent-ledger verify`: whether a file is a true receipt or evidence bundle, by file and key alone, offline."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from services.ledger.reader import evidence, receipt
+from services.ledger.reader.archive import ARCHIVE_LIMIT
+from services.ledger.reader.errors import Invalid
+from services.ledger.reader.evidence import Bundle, Finding
+from services.ledger.reader.note import VKEY_LIMIT, Verifier
+from services.ledger.reader.receipt import Receipt
+from services.ledger.reader.strict import parse_json
+
+VALID: Final = 0
+INVALID: Final = 1
+NEITHER: Final = 2
+
+_ZIP: Final = (b"PK\x03\x04", b"PK\x05\x06")
+_RECEIPT_MEMBERS: Final = frozenset({"leaf", "proof", "statement"})
+
+Kind = Literal["receipt", "evidence bundle"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a file that verified has shown."""
+
+    kind: Kind
+    findings: tuple[Finding, ...]
+    conclusion: str
+    signed_by: str
+    """The verifier key under which all this holds."""
+
+
+def kind_of(data: bytes) -> Kind | None:
+    """What a file wants to be, damaged or not; None if it is neither."""
+    # One flipped bit must not turn a bundle into a file that is none of our business: it names itself many times.
+    if evidence.FORMAT.encode() in data and (data.startswith(_ZIP) or b"PK\x01\x02" in data):
+        return "evidence bundle"
+    if receipt.FORMAT.encode() in data:
+        return "receipt"
+    try:
+        value = parse_json("1", "the file", data[: receipt.RECEIPT_LIMIT])
+    except Invalid:
+        return None
+    return "receipt" if isinstance(value, dict) and set(value) >= _RECEIPT_MEMBERS else None
+
+
+def verify(data: bytes, vkey: str | None) -> Report | None:
+    """Check a receipt or a bundle; None if it is neither, Invalid (its `step` names the check) if it does not hold.
+
+    Without `vkey` everything is checked under the key the file brings along: whose that is remains to be asked.
+    """
+    kind = kind_of(data)
+    if kind is None:
+        return None
+    checked = Receipt(data, vkey) if kind == "receipt" else Bundle(data, vkey)
+    try:
+        checked.verify()
+    except Invalid:
+        raise
+    except Exception as error:
+        # Nothing we know of ends here; whatever does was caused by the file, and a verifier says no to it.
+        raise Invalid(UNEXPECTED, "the file", f"cannot be understood ({type(error).__name__})") from error
+    return Report(kind, tuple(checked.findings), checked.conclusion, checked.signed_by)
+
+
+UNEXPECTED: Final = "unexpected"
+
+
+def main(file: Path, vkey: Path | None) -> int:
+    """Verify a file and print what each step has shown; the exit status."""
+    try:
+        data, key = _read(file, ARCHIVE_LIMIT), None if vkey is None else _vkey(vkey)
+    except OSError as error:
+        return _say(NEITHER, f"cannot read the file: {error.strerror or type(error).__name__}")
+    except Invalid as error:
+        return _say(INVALID, f"the verifier key given is none: {error}")
+    kind = kind_of(data)
+    try:
+        report = verify(data, key)
+    except Invalid as error:
+        return _say(INVALID, f"INVALID {kind}: step {error.step}: {error.what} {error.why}")
+    if report is None:
+        return _say(NEITHER, "this is neither a receipt nor an evidence bundle of Consent Ledger")
+    for finding in report.findings:
+        _print(f" {finding.step}  {finding.text}")
+    if key is None:
+        _print(f"signed by  {report.signed_by}")
+        return _say(
+            INVALID,
+            "everything else holds, but whose key signed it is not settled: "
+            "compare it yourself with the log's key from a source you trust, and give it with --vkey",
+        )
+    return _say(VALID, f"VALID {report.kind}: {report.conclusion}")
+
+
+def _read(file: Path, limit: int) -> bytes:
+    with file.open("rb") as opened:
+        # One byte more than we take shows that there is more.
+        return opened.read(limit + 1)
+
+
+def _vkey(file: Path) -> str:
+    try:
+        text = _read(file, VKEY_LIMIT).decode("utf-8").strip()
+    except UnicodeDecodeError:
+        raise Invalid("vkey 1", "the verifier key", "is not UTF-8") from None
+    Verifier(text)
+    return text
+
+
+def _say(status: int, text: str) -> int:
+    _print(text)
+    return status
+
+
+def _print(text: str) -> None:
+    # A terminal that cannot show a character must not end a verification.
+    encoding = sys.stdout.encoding or "ascii"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
