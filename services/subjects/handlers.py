@@ -98,13 +98,18 @@ class _AnotherWasFirst(Exception):
 
 async def start(db: Database, peppers: Peppers) -> None:
     """Refuses to work without every pepper this database was written with: everybody would become a stranger."""
-    known = await store.known_peppers(db)
+    own = peppers.fingerprints()
+    _same_peppers(await store.known_peppers(db), own)
+    for number, fingerprint in sorted(own.items()):
+        await store.add_pepper(db, number, fingerprint)
+    # Another process may have been first with another file under the same number.
+    _same_peppers(await store.known_peppers(db), own)
+
+
+def _same_peppers(known: Mapping[int, bytes], own: Mapping[int, bytes]) -> None:
     for number, fingerprint in known.items():
-        if peppers.fingerprints().get(number) != fingerprint:
+        if own.get(number) != fingerprint:
             raise Corrupt("a pepper of this database is missing or another", f"pepper-{number}")
-    for number, fingerprint in sorted(peppers.fingerprints().items()):
-        if number not in known:
-            await store.add_pepper(db, number, fingerprint)
 
 
 # Seal

@@ -90,18 +90,21 @@ class Subjects:
         assert answer.status_code == 200 or answer.json()["error"] == "suppressed"
         return answer.status_code == 200
 
-    async def record(
-        self, subject: str, name: str, second: int = 0, index: int | None = None, **data: Any
-    ) -> Statement:
-        """Fold a recorded statement as the follower does."""
+    def recorded(self, subject: str, name: str, second: int, index: int, **data: Any) -> Recorded:
+        """A statement as it comes back from the ledger."""
         document = json.loads((GOLDEN / f"{name}.1.json").read_bytes())
         changed = {"purpose": "newsletter", **data} if "purpose" in document["data"] else data
         merged = {key: value for key, value in {**document["data"], **changed}.items() if value is not None}
         head = {"id": statement_id(), "subject": subject, "time": f"2026-11-22T12:00:{second:02d}.000Z"}
         raw = encode(parse(json.dumps({**document, **head, "data": merged}).encode()))
-        index = next(self.indexes) if index is None else index
         leaf = b"\x01" + bytes(80) + index.to_bytes(8, "big")
-        recorded = Recorded.read(RecordedValue(0, index, leaf, raw).encode())
+        return Recorded.read(RecordedValue(0, index, leaf, raw).encode())
+
+    async def record(
+        self, subject: str, name: str, second: int = 0, index: int | None = None, **data: Any
+    ) -> Statement:
+        """Fold a recorded statement as the follower does."""
+        recorded = self.recorded(subject, name, second, next(self.indexes) if index is None else index, **data)
         async with self.parts.db.transaction() as tx:
             await worker.Fold(self.parts.peppers).apply(tx, recorded)
         assert recorded.statement is not None

@@ -7,8 +7,15 @@ from typing import Any
 
 import pytest
 
+from services.subjects.worker import Fold
+from shared.client import ServiceClient
 from shared.events import EVERYTHING, Standing, purpose_matter
+from shared.follower import Follower
+from shared.follower import follower as follower_module
+from shared.kafka import Consumer
 from tests.integration.subjects.conftest import Subjects
+
+WORDS = [("ConsentGiven", 1), ("ConsentWithdrawn", 2), ("ConsentGiven", 3), ("ConsentWithdrawn", 4)]
 
 
 async def test_nobody_is_on_the_list_at_first_nor_by_agreeing(subjects: Subjects) -> None:
@@ -151,3 +158,25 @@ async def test_suppression_agrees_with_the_standing_after_every_word_of_any_hist
         for one in ("newsletter", "measurement"):
             said = standing.words.keys() & {EVERYTHING, purpose_matter(one, "email")}
             assert await subjects.may_advertise(ada, one) == (not said or standing.permits(one, "email"))
+
+
+async def test_the_service_s_own_role_may_fold_and_folds_each_index_once(subjects: Subjects) -> None:
+    """Position and suppression move in one transaction, under the grants of the migration."""
+    ada = await subjects.subject("ada@example.org")
+    history = [subjects.recorded(ada, name, second, index) for index, (name, second) in enumerate(WORDS)]
+    follower = Follower(
+        "subjects",
+        subjects.parts.db,
+        lambda _partitions, _positions: Consumer("127.0.0.1:9", "consent.recorded", [0]),
+        ServiceClient("http://127.0.0.1:9", "subjects:none"),
+        b"publisher key",
+        {0: "localhost/ledger/log/0"},
+        [0],
+        Fold(subjects.parts.peppers).apply,
+    )
+    await subjects.parts.db.execute(follower_module._KNOWN, [0])
+    for part in (history[:2], history[1:], history[:1], history):
+        await follower._commit(0, part)
+    assert await subjects.superuser.fetchval("select next from subjects.position") == len(history)
+    assert not await subjects.may_advertise(ada)
+    assert await subjects.superuser.fetchval("select count(*) from subjects.suppression") == 1
