@@ -174,6 +174,7 @@ class Newsletter:
         headers: Mapping[str, str] | None = None,
     ) -> Response:
         notice = self._activity.notice(lang)
+        worded = [self._worded(problem, notice, lang) for problem in problems]
         return self._page(
             "form.html",
             lang,
@@ -182,7 +183,8 @@ class Newsletter:
             notice=notice,
             served=served,
             form=form or Form(),
-            problems=[self._worded(problem, notice, lang) for problem in problems],
+            problems=worded,
+            wrongs={problem["field"]: problem for problem in worded},
             alert=alert,
         )
 

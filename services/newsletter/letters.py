@@ -60,7 +60,7 @@ class Letters:
 
     def __post_init__(self) -> None:
         environment = Environment(
-            loader=FileSystemLoader(HERE / "letters"),
+            loader=FileSystemLoader(HERE / "pages" / "letters"),
             autoescape=select_autoescape(["html"]),
             undefined=StrictUndefined,
             trim_blocks=True,
