@@ -22,6 +22,7 @@ from shared.web import json_body
 _LARGEST: Final = {"evidence": 16 * 1024, "brief": 512 * 1024, "attachment": 10 * 1024 * 1024 - 28}
 _SEAL_BODY: Final = 15 * 1024 * 1024
 _OPEN_BODY: Final = 2 * 1024 * 1024
+_DISCLOSE_BODY: Final = 256 * 1024
 
 Encoded = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]*$")]
 Compartment = Annotated[str, StringConstraints(pattern=r"^(evidence|brief|attachment/[0-9])$")]
@@ -173,7 +174,7 @@ def router(parts: Parts, metrics: Metrics) -> APIRouter:
             }
         )
 
-    @routes.post("/disclose")
+    @routes.post("/disclose", max_body_size=_DISCLOSE_BODY)
     async def disclose(request: Request, caller: Annotated[str, Depends(needs("subjects.disclose"))]) -> Response:
         """The keys of single compartments, for evidence. Each disclosure is kept."""
         body = await json_body(request, DiscloseRequest)

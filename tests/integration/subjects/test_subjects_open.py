@@ -94,6 +94,19 @@ async def test_only_keys_of_what_was_sealed_for_this_subject_are_disclosed(
     assert await subjects.superuser.fetchval("select count(*) from subjects.disclosure") == 0
 
 
+async def test_a_thousand_compartments_are_disclosed_at_once(subjects: Subjects, item: Item) -> None:
+    subject = await subjects.subject("ada@example.org")
+    places = []
+    for _ in range(32):
+        items = [item(a=number) for number in range(32)]
+        body = {"controller": "controller", "subject": subject, "items": items}
+        assert (await subjects.post("seal", body)).status_code == 200
+        places += [{"statement": one["statement"], "compartment": "evidence"} for one in items]
+    asked = {"subject": subject, "scope": "evidence", "reason": "a long history", "items": places[:1000]}
+    keys = (await subjects.post("disclose", asked, "compliance")).json()["keys"]
+    assert len({key["key"] for key in keys}) == 1000
+
+
 async def test_a_reason_has_no_room_for_an_address(subjects: Subjects, item: Item) -> None:
     one = item(a=1)
     subject = (await subjects.seal("ada@example.org", one))["subject"]
