@@ -120,6 +120,11 @@ class Secrets:
             raise Corrupt("no secret of this kind", "dkim")
         return paths[-1].stem.removeprefix("dkim-"), paths[-1].read_bytes()
 
+    def dkim_keys(self) -> dict[str, bytes]:
+        """Every DKIM key we have signed with, by selector: archived mails are checked against them for years."""
+        paths = sorted(self._directory.glob("dkim-*.pem"))
+        return {path.stem.removeprefix("dkim-"): path.read_bytes() for path in paths}
+
     def credential(self, caller: str) -> str:
         """What `caller` sends after `Authorization: Bearer `."""
         numbered = self._numbered(f"credential-{caller}", ".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from services.newsletter import api
+from services.newsletter import api, dkim
 from services.newsletter.domain import Speaker
 from services.newsletter.letters import Letters
 from services.newsletter.worker import Mails, Sweeper
@@ -84,6 +84,8 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
             )
         )
     )
+
+    app.include_router(dkim.router(settings.mail_domain, secrets.dkim_keys()))
 
     async def close() -> None:
         await producer.stop()

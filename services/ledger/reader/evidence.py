@@ -61,6 +61,7 @@ _CONFIRM = re.compile(r"/confirm/([A-Za-z0-9_-]{22,512})", re.ASCII)
 _KEYS_LIMIT = 4096
 _CLOCKS_APART_MS = 2 * 60 * 1000
 _RULES_LIMIT = 1000
+_IT = "the consent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,7 @@ class Bundle:
             statement = parse_statement("4", entry)
             self.entries.append(entry)
             self.recorded.append(Recorded(entry.index, entry.matter, entry.overtaken, entry.pin, event, statement))
-        self._found(3, f"{len(names)} statements are in the log, each at its index")
+        self._found(3, f"{_count(len(names), 'statement')} in the log, each at its index")
 
     # -- 4 ---------------------------------------------------------------------------------------------------------
 
@@ -308,7 +309,7 @@ class Bundle:
         if keys:
             raise Invalid(step, KEYS, "has a key to a compartment that no statement has")
         self._all_used(step, ("opened/", "attachments/"), used)
-        self._found(5, f"{len(self.opened)} sealed parts open with the keys their statements commit to")
+        self._found(5, f"{_count(len(self.opened), 'sealed part')} opened with the keys that the statements commit to")
 
     def _compartments(
         self, step: str, entry: Recorded, used: set[str]
@@ -360,8 +361,9 @@ class Bundle:
         self._all_used(step, ("register/", "notices/", "records/"), used)
         self._found(
             6,
-            f"{len({name for _, name in self.notices})} notices and {len(snapshots)} register snapshots have the "
-            f"hashes that the statements name; {records} records are what these say",
+            f"{_count(len({name for _, name in self.notices}), 'notice')} and "
+            f"{_count(len(snapshots), 'register snapshot')} with the hashes that the statements name; "
+            f"{_count(records, 'record')}, each what statement and register say",
         )
 
     def _snapshot(self, step: str, name: str, version: str) -> Mapping[str, Any]:
@@ -407,10 +409,10 @@ class Bundle:
         if not self.shown:
             self._found(7, "the bundle has no consent, so no double opt-in to check")
         for shown in self.shown:
-            self._found(
-                7,
-                f"consent at index {shown.given.index}, grade {shown.grade}: {'; '.join(shown.notes)}",
-            )
+            where = f"the consent at index {shown.given.index}"
+            for note in shown.notes:
+                self._found(7, note.replace(_IT, where, 1))
+            self._found(7, f"{where} has grade {shown.grade} by the register's rule, computed from these facts")
 
     def _double_opt_in(self, step: str, one: Recorded) -> Shown:
         notes: list[str] = []
@@ -420,10 +422,10 @@ class Bundle:
         mails = [other for other in followed if other.statement.type == "MessageSent"]
         request = requests[0] if len(requests) == 1 else None
         if request is None:
-            notes.append("the request it answers is not in this bundle")
+            notes.append(f"the request that {_IT} answers is not in this bundle")
         else:
             self._answers(step, one, request)
-            notes.append(f"it answers the request at index {request.index}, in time and on the same notice")
+            notes.append(f"{_IT} answers the request at index {request.index}, in time and on the same notice")
         archived = False
         if request is not None:
             for mail in mails:
@@ -431,7 +433,7 @@ class Bundle:
                 archived |= proven
                 notes.append(said)
         if not mails:
-            notes.append("the confirmation mail it answers is not in this bundle")
+            notes.append(f"the confirmation mail that {_IT} answers is not in this bundle")
         facts = Facts(
             contact_point_proven=data.stage == "proven",
             served_notice_verified=one.statement.id in self.served,
@@ -466,7 +468,7 @@ class Bundle:
             None,
         )
         if content is None or typed is None:
-            return False, f"{where} was sent, but its words or the address are not opened in this bundle"
+            return False, f"{where} was sent; its words or the address are not opened in this bundle"
         mail = parse_mail(step, content)
         if len(mail.recipients) != 1 or not same_address(mail.recipients[0], typed):
             raise Invalid(step, where, "went to another address than the one that was typed", index=sent.index)
@@ -528,7 +530,9 @@ class Bundle:
                 continue
             self._served(step, one, verify_served(step, keys, echoed.token))
             self.served.add(one.statement.id)
-        said = f"{len(self.served)} statements bear a signed token: the notice, its labels, its boxes empty"
+        said = (
+            f"{_count(len(self.served), 'statement')} with a signed token of what was shown: the notice, no box ticked"
+        )
         return said + (f"; the key of {unproven} more is not in this bundle, so they do not count" if unproven else "")
 
     def _served(self, step: str, one: Recorded, served: Any) -> None:
@@ -616,6 +620,10 @@ class Bundle:
         for name in self.files:
             if name.startswith(tuple(folders)) and name not in used:
                 raise Invalid(step, f"the file {name}", "belongs to no statement")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _key_id(step: str, token: str) -> str:
