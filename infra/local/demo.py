@@ -15,6 +15,7 @@ from infra.local import story
 from infra.local.installation import Installation, port_is_free
 from infra.local.processes import InUse, NotStarted
 from infra.local.state import LOCAL, State
+from shared.errors import Corrupt
 
 EXIT_FAILED = 1
 EXIT_IN_USE = 2
@@ -83,6 +84,9 @@ def main() -> int:
         return EXIT_IN_USE
     except NotStarted as error:
         print(f"demo: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except Corrupt as error:
+        print(f"demo: {error}. To begin anew: make clean, then make demo.", file=sys.stderr)
         return EXIT_FAILED
     except _Stopped:
         print("\ndemo: stopped")
