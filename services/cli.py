@@ -89,13 +89,21 @@ def log_check(shard: Annotated[int | None, typer.Option(help="Only this shard.")
 
 @log.command("vectors")
 def log_vectors(
-    file: Annotated[Path, typer.Argument(help="JSON of RFC 9162 proof cases, see docs/formats.md.")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="JSON of RFC 9162 proof cases, see docs/formats.md.")
+    ],
 ) -> None:
     """Run proof cases through our verifier; exit 1 on any disagreement."""
+    from services.ledger.reader.errors import Invalid  # noqa: PLC0415
     from services.ledger.reader.vectors import run_vectors  # noqa: PLC0415
 
-    result = run_vectors(file)
+    try:
+        result = run_vectors(file)
+    except Invalid as error:
+        print(f"consent-ledger: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
     print(result)
+    raise typer.Exit(1 if result.disagreements else 0)
 
 
 @app.command()
@@ -109,7 +117,12 @@ def evidence(
     from services.ledger.evidence import export  # noqa: PLC0415
 
     purpose, _, channel = matter.partition("/")
-    asyncio.run(export(Settings(), subject, purpose, channel, output, reason))
+    try:
+        report = asyncio.run(export(Settings(), subject, purpose, channel, output, reason))
+    except Refused as error:
+        print(f"consent-ledger: {error.message} ({error.code})", file=sys.stderr)
+        raise typer.Exit(1) from None
+    print(f"{output}: {report.conclusion}")
 
 
 @app.command()
