@@ -6,6 +6,7 @@ What `make demo`, the journeys and the benchmarks run against. Everything it mak
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import secrets
@@ -24,6 +25,7 @@ from infra.local.processes import NotStarted, Process
 from shared import register
 from shared.access import grants
 from shared.migrations import migrate
+from shared.process import until_available
 from shared.secrets import Secrets, create_secrets
 from shared.settings import Settings
 from shared.topics import ensure_topics
@@ -153,7 +155,10 @@ class Installation:
             await _create_database(self.postgres.dsn())
             await asyncio.gather(
                 migrate(settings.superuser_dsn),
-                ensure_topics(settings.kafka, settings.topic_prefix, settings.shards),
+                # A broker takes connections a moment before it can make topics.
+                until_available(
+                    functools.partial(ensure_topics, settings.kafka, settings.topic_prefix, settings.shards)
+                ),
             )
 
         asyncio.run(prepare())
