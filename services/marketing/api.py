@@ -1,20 +1,21 @@
 """The front door: permits, effects of withdrawals, campaigns, and the page that shows the audience."""
 
 import asyncio
-from dataclasses import asdict
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field, StringConstraints
 
 from services.marketing import handlers, store
-from services.marketing.worker import Horizons
+from services.marketing.domain import Horizon, Rule
 from shared.access import needs
 from shared.clock import Clock, rfc3339
 from shared.database import Database
 from shared.errors import Refused
-from shared.events.types import MessageId, Name, Strict, Subject, Uuid7
+from shared.events.types import NAME_PATTERN, UUID7_PATTERN, MessageId, Name, Strict, Subject
 from shared.identifiers import Random, shard_of
 from shared.metrics import Metrics
 from shared.pages import Pages
@@ -22,6 +23,7 @@ from shared.register import NotInRegister, Register
 from shared.web import json_body, language, wants_html
 
 LONGEST_WAIT_SECONDS: Final = 5.0
+HOURS_SHOWN: Final = timedelta(hours=24)
 
 
 class PermitRequest(Strict):
@@ -38,7 +40,7 @@ class Text(Strict):
     """What a campaign's mail says in one language; paragraphs are separated by an empty line."""
 
     subject: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-    text: Annotated[str, StringConstraints(min_length=1, max_length=20_000)]
+    text: Annotated[str, StringConstraints(min_length=1, max_length=20_000, pattern=r"^[^\x00]+$")]
 
 
 class CampaignRequest(Strict):
@@ -47,12 +49,12 @@ class CampaignRequest(Strict):
     campaign: Name
     purpose: Name
     channel: Name
-    texts: Annotated[dict[Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")], Text], Field(min_length=1)]
+    texts: Annotated[dict[str, Text], Field(min_length=1)]
 
 
 def router(  # noqa: C901 - one function a route
     db: Database,
-    horizons: Horizons,
+    horizon: Callable[[int], Horizon | None],
     register: Register,
     pages: Pages,
     metrics: Metrics,
@@ -64,31 +66,44 @@ def router(  # noqa: C901 - one function a route
     decided = metrics.counter("permits", "Permits by decision and reason", ("decision", "reason"))
     applied = db.listen("marketing_applied")
 
-    def known(purpose: str, channel: str) -> None:
+    def rule(purpose: str, channel: str) -> Rule:
         try:
-            register.purpose(purpose, channel)
+            return Rule.of(register, purpose, channel)
         except NotInRegister:
             raise Refused("unknown-purpose", "The register has no such purpose on this channel.", status=422) from None
 
     @routes.post("/permits", dependencies=[Depends(needs("marketing.permits"))])
     async def permit(request: Request) -> Response:
         body = await json_body(request, PermitRequest)
-        known(body.purpose, body.channel)
         answer = await handlers.ask_permit(
             db,
             handlers.Ask(body.subject, body.purpose, body.channel, body.message_id, body.attempt),
-            horizons.of(shard_of(body.subject)),
-            register.restricting_sources(body.purpose, body.channel),
+            horizon(shard_of(body.subject)),
+            rule(body.purpose, body.channel),
             clock(),
             random,
         )
         decided.labels(answer.decision, answer.reason).inc()
-        return JSONResponse({**asdict(answer), "size": str(answer.size)})
+        return JSONResponse(
+            {
+                "permit": answer.id if answer.decision == "granted" else None,
+                "decision": answer.decision,
+                "reason": answer.reason,
+                "shard": answer.shard,
+                "size": str(answer.size),
+                "all_before": answer.all_before,
+                "issued_at": rfc3339(answer.issued_at),
+            }
+        )
 
     @routes.get("/effects/{statement}", dependencies=[Depends(needs("marketing.effects"))])
-    async def effect(statement: Uuid7, wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_SECONDS)] = 0) -> Response:
+    async def effect(
+        statement: Annotated[str, Path(pattern=UUID7_PATTERN)],
+        wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_SECONDS)] = 0,
+    ) -> Response:
         """Has this withdrawal taken effect here? 200 once no unused permit of its matter is live, else 202."""
-        until = asyncio.get_running_loop().time() + wait
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait
         while True:
             seen = applied.changed
             row = await store.effect(db, statement)
@@ -100,7 +115,7 @@ def router(  # noqa: C901 - one function a route
                         "in_transmission": row["in_transmission"],
                     }
                 )
-            left = until - asyncio.get_running_loop().time()
+            left = until - loop.time()
             if left <= 0:
                 return JSONResponse({}, 202)
             await applied.wait(left, since=seen)
@@ -108,7 +123,9 @@ def router(  # noqa: C901 - one function a route
     @routes.post("/campaigns", dependencies=[Depends(needs("marketing.campaigns"))])
     async def begin(request: Request) -> Response:
         body = await json_body(request, CampaignRequest)
-        known(body.purpose, body.channel)
+        rule(body.purpose, body.channel)
+        if not body.texts.keys() <= set(register.languages):
+            raise Refused("unknown-language", f"Texts can be in: {', '.join(register.languages)}.", status=422)
         texts = {key: value.model_dump() for key, value in body.texts.items()}
         recipients = await handlers.begin_campaign(
             db, body.campaign, body.purpose, body.channel, texts, clock(), random
@@ -116,38 +133,64 @@ def router(  # noqa: C901 - one function a route
         return JSONResponse({"campaign": body.campaign, "recipients": recipients}, 202)
 
     @routes.get("/campaigns/{name}", dependencies=[Depends(needs("marketing.campaigns"))])
-    async def campaign(name: Name) -> Response:
-        row = await store.campaign(db, name)
-        if row is None:
+    async def campaign(name: Annotated[str, Path(pattern=NAME_PATTERN)]) -> Response:
+        found = await store.deliveries(db, name)
+        if found is None:
             raise Refused("unknown-campaign", "There is no campaign of this name.", status=404)
-        counts = await store.campaign_counts(db, name)
-        going = any(counts.get(state) for state in ("waiting", "attempted"))
-        return JSONResponse({"campaign": name, "state": "sending" if going else "done", "deliveries": counts})
+        counts: dict[str, int] = {}
+        reasons: dict[str, dict[str, int]] = {}
+        for state, reason, number in found:
+            counts[state] = counts.get(state, 0) + number
+            if reason is not None:
+                reasons.setdefault(state, {})[reason] = number
+        return JSONResponse(
+            {
+                "campaign": name,
+                "state": "sending" if counts.keys() & {"waiting", "attempted"} else "done",
+                "recipients": sum(counts.values()),
+                "deliveries": counts,
+                "reasons": reasons,
+            }
+        )
 
     @routes.get("/audience", dependencies=[Depends(needs("marketing.audience"))])
     async def audience(request: Request) -> Response:
         """Who is in, per purpose, as Faust counts it, with how far behind the sealed log that count is."""
-        opted_in, hours, positions = await store.audience_snapshot(db)
         now = clock()
-        shards = []
-        for row in positions:
-            horizon = horizons.of(row["shard"])
-            shards.append(
-                {
-                    "shard": row["shard"],
-                    "counted": row["next"],
-                    "sealed": horizon.size if horizon else None,
-                    "behind": max(horizon.size - row["next"], 0) if horizon else None,
-                    "age_seconds": round((now - row["counted_at"]).total_seconds(), 1),
-                }
-            )
+        people, hours, positions = await store.audience_figures(db, now - HOURS_SHOWN)
         content: dict[str, Any] = {
-            "purposes": [dict(row) for row in opted_in],
-            "hours": [{**dict(row), "hour": rfc3339(row["hour"])} for row in hours],
-            "shards": shards,
+            "purposes": [dict(row) for row in people],
+            "hours": [{**row, "hour": rfc3339(row["hour"])} for row in hours],
+            "shards": [
+                _freshness(row["shard"], row["next"], horizon(row["shard"]), (now - row["complete_at"]).total_seconds())
+                for row in positions
+            ],
         }
         if not wants_html(request):
             return JSONResponse(content)
-        return pages.render("audience.html", language(request), request=request, **content)
+        return pages.render(
+            "audience.html", spoken := language(request), request=request, title=_titles(register, spoken), **content
+        )
 
     return routes
+
+
+def _freshness(shard: int, counted: int, horizon: Horizon | None, complete_ago: float) -> dict[str, Any]:
+    """How far the count is, how far the log, and for how long the count has not been complete."""
+    return {
+        "shard": shard,
+        "counted": str(counted),
+        "sealed": None if horizon is None else str(horizon.size),
+        "behind": None if horizon is None else str(max(horizon.size - counted, 0)),
+        "complete_seconds_ago": round(max(complete_ago, 0.0), 1),
+    }
+
+
+def _titles(register: Register, spoken: str) -> Callable[[str, str], str]:
+    def title(purpose: str, channel: str) -> str:
+        try:
+            return register.purpose(purpose, channel).title[spoken]
+        except NotInRegister:
+            return f"{purpose}/{channel}"
+
+    return title

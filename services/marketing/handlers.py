@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
 
 from services.marketing import store
-from services.marketing.domain import PERMIT_LIVES, Knowledge, decide
+from services.marketing.domain import PERMIT_LIVES, Horizon, Knowledge, Rule, decide
+from services.marketing.store import Permit, Use
 from shared import outbox
-from shared.clock import rfc3339
-from shared.errors import Refused
-from shared.events import purpose_matter
-from shared.identifiers import shard_of, uuid7
+from shared.database import Database
+from shared.errors import Refused, Unavailable
+from shared.events import Statement, purpose_matter
+from shared.identifiers import Random, shard_of, uuid7
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from datetime import datetime
-
-    from shared.database import Database
-    from shared.events import Statement
-    from shared.identifiers import Random
+_LOOKS: Final = 10
+_CAMPAIGN_TIMEOUT: Final = "60s"  # everybody's deliveries in one transaction; nothing is stated in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,132 +31,123 @@ class Ask:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Horizon:
-    """The newest heartbeat of a shard: the sealed size, and up to when each source's word is complete."""
-
-    size: int
-    marks: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What was decided about one attempt. The same attempt is answered the same, for ever."""
-
-    permit: str
-    decision: str
-    reason: str
-    relied_on: str | None
-    shard: int
-    size: int
-    all_before: str | None
-    issued_at: str
-
-    @property
-    def granted(self) -> bool:
-        return self.decision == "granted"
-
-
-def _answer(row: Mapping[str, Any]) -> Answer:
-    return Answer(
-        permit=str(row["id"]),
-        decision=row["decision"],
-        reason=row["reason"],
-        relied_on=str(row["relied_on"]) if row["relied_on"] else None,
-        shard=row["shard"],
-        size=row["size"],
-        all_before=row["all_before"],
-        issued_at=rfc3339(row["issued_at"]),
-    )
-
-
 async def ask_permit(
-    db: Database, ask: Ask, horizon: Horizon | None, restricting: Iterable[str], now: datetime, random: Random
-) -> Answer:
-    """Decide on one attempt and store the answer.
+    db: Database, ask: Ask, horizon: Horizon | None, rule: Rule, now: datetime, random: Random
+) -> Permit:
+    """Decide on one attempt and store the answer; an attempt has one permit, and asked again, that one as it is now.
 
-    The share lock on the subject's words makes the fold of a withdrawal wait until this answer is committed, and
-    then void it; so no permit can be granted from a word that is no longer the newest.
+    Looking takes no lock. A grant is stored only if the person has no newer word than the one it was decided from;
+    else we look again. So no permit can be granted from a word that is no longer the newest.
     """
     shard, matter = shard_of(ask.subject), purpose_matter(ask.purpose, ask.channel)
-    async with db.transaction() as tx:
-        earlier = await store.permit_of_attempt(tx, ask.message_id, ask.attempt)
-        if earlier is None:
-            standing = await store.standing_for_share(tx, ask.subject)
-            knowledge = Knowledge(
-                await store.applied(tx, shard), horizon.size if horizon else None, horizon.marks if horizon else {}
-            )
-            decision = decide(standing, ask.purpose, ask.channel, knowledge, restricting, now)
-            row: dict[str, Any] = {
-                "id": uuid7(now, random),
-                "subject": ask.subject,
-                "matter": matter,
-                "message_id": ask.message_id,
-                "attempt": ask.attempt,
-                "decision": "granted" if decision.granted else "refused",
-                "reason": decision.reason,
-                "relied_on": standing.words[matter].statement if decision.granted else None,
-                "shard": shard,
-                "size": knowledge.applied,
-                "all_before": decision.all_before,
-                "issued_at": now,
-            }
-            if await store.put_permit(tx, row):
-                return _answer(row)
-            earlier = await store.permit_of_attempt(tx, ask.message_id, ask.attempt)
-    if earlier is None or earlier["subject"] != ask.subject or earlier["matter"] != matter:
-        raise Refused(
-            "attempt-is-another's",
-            "This message id and attempt were asked for another subject or purpose. Use a new message id.",
-            status=409,
+    for _ in range(_LOOKS):
+        seen = await store.look(db, ask.subject, shard, ask.purpose, ask.channel)
+        known = Knowledge(seen.standing, seen.grade, seen.applied, horizon)
+        decision = decide(known, ask.purpose, ask.channel, rule, now)
+        permit = Permit(
+            id=uuid7(now, random),
+            subject=ask.subject,
+            matter=matter,
+            message_id=ask.message_id,
+            attempt=ask.attempt,
+            decision="granted" if decision.granted else "refused",
+            reason=decision.reason,
+            relied_on=decision.relied_on,
+            shard=shard,
+            size=seen.applied,
+            all_before=decision.all_before,
+            issued_at=now,
         )
-    return _answer(earlier)
+        if await store.put_permit(db, permit, seen.newest):
+            return permit
+        earlier = await store.permit_of_attempt(db, ask.message_id, ask.attempt)
+        if earlier is not None:
+            if (earlier.subject, earlier.matter) != (ask.subject, matter):
+                raise Refused(
+                    "attempt-of-another",
+                    "This message id and attempt were asked for another subject or purpose. Use a new message id.",
+                    status=409,
+                )
+            return as_it_is(earlier, now)
+    raise Unavailable("marketing")
 
 
-async def use_permit(db: Database, delivery: str, attempt: int, answer: Answer, used: Statement, now: datetime) -> bool:
+def as_it_is(permit: Permit, now: datetime) -> Permit:
+    """A permit that can no longer be used is no grant, whatever was answered when it was asked for."""
+    if permit.decision == "refused":
+        return permit
+    spent = (
+        "used"
+        if permit.redeemed_at is not None
+        else "void"
+        if permit.voided_at is not None
+        else "too-old"
+        if now - permit.issued_at > PERMIT_LIVES
+        else None
+    )
+    return permit if spent is None else replace(permit, decision="refused", reason=spent)
+
+
+class _NotUsable(Exception):
+    """Roll back: this permit, or this delivery, is not what it was."""
+
+
+async def use_permit(db: Database, delivery: str, attempt: int, use: Use, used: Statement, now: datetime) -> bool:
     """Redeem the permit, mark the delivery as attempted and state the use, all or nothing; False if it is void.
 
     If we stop after this commit the mail may or may not have left: the delivery is then `unknown`, never sent again.
     """
-    async with db.transaction() as tx:
-        if await store.redeem(tx, answer.permit, now - PERMIT_LIVES, now) is None:
-            return False
-        await store.mark_attempted(tx, delivery, attempt, answer.permit, used.id)
-        await outbox.put(tx, [used])
+    try:
+        async with db.transaction() as tx:
+            if not (
+                await store.redeem(tx, use.permit, now - PERMIT_LIVES, now)
+                and await store.attempt(tx, delivery, attempt, use)
+            ):
+                raise _NotUsable  # noqa: TRY301 - leaving the block by an exception rolls back
+            await outbox.put(tx, [used])
+    except _NotUsable:
+        return False
     return True
 
 
-async def end_delivery(db: Database, delivery: str, permit: str, state: str, sent: Statement, now: datetime) -> None:
-    """The mail server answered, or will never be known to have: store which, and state the message."""
+async def take_back(db: Database, delivery: str, use: Use, now: datetime, not_before: datetime, reason: str) -> None:
+    """It is certain that nothing left: the delivery waits again. Asking twice changes nothing."""
     async with db.transaction() as tx:
-        await store.finish_permit(tx, permit, now)
-        await store.finish_delivery(tx, delivery, state, None)
-        await outbox.put(tx, [sent])
+        if await store.take_back(tx, delivery, use, not_before, reason):
+            await store.finish_permit(tx, use.permit, now, nothing_left=True)
+
+
+async def end_delivery(db: Database, delivery: str, use: Use, state: str, sent: Statement, now: datetime) -> None:
+    """The mail server answered, or will never be known to have: store which, and state the message, once."""
+    async with db.transaction() as tx:
+        if await store.end_delivery(tx, delivery, use, state):
+            await store.finish_permit(tx, use.permit, now)
+            await outbox.put(tx, [sent])
 
 
 async def begin_campaign(
-    db: Database, name: str, purpose: str, channel: str, texts: dict[str, Any], now: datetime, random: Random
+    db: Database, name: str, purpose: str, channel: str, texts: Mapping[str, Any], now: datetime, random: Random
 ) -> int:
-    """Queue one delivery per person whose consent is in force; the same name and content again changes nothing.
+    """Queue one delivery per person whose consent is in force; the same campaign again changes nothing.
 
     The audience is only who may be asked for: each mail needs a permit of its own at the moment it is sent.
     """
-    async with db.transaction() as tx:
-        if not await store.put_campaign(tx, name, purpose, channel, texts, now):
-            earlier = await store.campaign(tx, name)
-            if earlier is None or (earlier["purpose"], earlier["channel"]) != (purpose, channel):
-                raise Refused(
-                    "campaign-exists",
-                    "A campaign of this name exists with another purpose. Choose a new name.",
-                    status=409,
-                )
-        else:
-            languages = sorted(texts)
-            audience = await store.audience(tx, purpose, channel)
+    async with db.transaction(timeout=_CAMPAIGN_TIMEOUT) as tx:
+        if await store.put_campaign(tx, name, purpose, channel, texts, now):
             rows = [
-                (uuid7(now, random), row["subject"], row["language"] if row["language"] in texts else languages[0])
-                for row in audience
+                (uuid7(now, random), row["subject"], _language(row["language"], texts))
+                for row in await store.audience(tx, purpose, channel)
             ]
             await store.put_deliveries(tx, name, rows, now)
-            await tx.execute("select pg_notify('marketing_campaign', '')")
-        return sum((await store.campaign_counts(tx, name)).values())
+        elif not await store.is_campaign(tx, name, purpose, channel, texts):
+            raise Refused(
+                "campaign-exists",
+                "A campaign of this name exists with another purpose or text. Choose a new name.",
+                status=409,
+            )
+        counts = await store.deliveries(tx, name)
+    return sum(number for *_, number in counts or [])
+
+
+def _language(preferred: str | None, texts: Mapping[str, Any]) -> str:
+    return preferred if preferred is not None and preferred in texts else min(texts)

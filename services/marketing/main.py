@@ -5,22 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from shared.outbox.relay import Relay
-
-from services.marketing import api
-from services.marketing.audience import Audience
+from services.marketing import api, projection
+from services.marketing.domain import Horizon
+from services.marketing.letters import Letters
 from services.marketing.sender import Sender
-from services.marketing.worker import Fold, Horizons
 from shared import register
 from shared.access import Access
 from shared.client import ServiceClient
 from shared.clock import utc_now
-from shared.database import Database
-from shared.follower import Follower
+from shared.database import Database, Transaction
+from shared.follower import Follower, Recorded
 from shared.kafka import Consumer, Producer
 from shared.mail import MailServer
 from shared.metrics import Metrics
+from shared.outbox import Relay
 from shared.pages import Pages
 from shared.process import Running
 from shared.secrets import Secrets
@@ -28,63 +26,70 @@ from shared.settings import Settings
 from shared.web import create_app
 
 HERE = Path(__file__).parent
+POOL = 8
 
 
 async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has one
-    """Marketing: permits, effects, campaigns, the follower that decides them and the relay."""
+    """Marketing: permits, effects, campaigns, the follower they rest on, and the relay."""
     secrets = Secrets(settings.secrets_dir)
-    db = await Database.connect(settings.dsn("marketing"), "marketing")
+    rules = register.load()
+    db = await Database.connect(settings.dsn("marketing"), "marketing", max_size=POOL)
     credential = secrets.credential("marketing")
     subjects = ServiceClient(settings.subjects_url, credential, "subjects")
     ledger = ServiceClient(settings.ledger_url, credential, "ledger")
     producer = Producer(settings.kafka)
-    metrics, pages, horizons = Metrics("marketing"), Pages("marketing", HERE), Horizons()
-    rules = register.load()
+    metrics, pages = Metrics("marketing"), Pages("marketing", HERE)
+
+    async def fold(tx: Transaction, recorded: Recorded) -> None:
+        await projection.apply(tx, recorded, rules, utc_now())
 
     follower = Follower(
         "marketing",
         db,
-        lambda partitions, positions: Consumer(
-            settings.kafka, settings.topic("consent.recorded"), partitions, positions
-        ),
+        lambda shards, positions: Consumer(settings.kafka, settings.topic("consent.recorded"), shards, positions),
         ledger,
         secrets.publisher_key(),
         settings.origins(),
         range(settings.shards),
-        Fold(utc_now).apply,
-        horizons.on_heartbeat,
+        fold,
+        metrics=metrics,
     )
-    relay = Relay("marketing", db, producer, ledger, secrets.own_source_key("marketing"), settings, utc_now)
+
+    def horizon(shard: int) -> Horizon | None:
+        heartbeat = follower.heartbeat(shard)
+        return None if heartbeat is None else Horizon(heartbeat.size, heartbeat.marks)
+
+    own_key = secrets.own_source_key("marketing")
+    relay = Relay("marketing", db, producer, ledger, own_key, settings, metrics=metrics)
+    letters = Letters(
+        rules,
+        base_url=settings.base_url,
+        mail_domain=settings.mail_domain,
+        sender=settings.mail_from,
+        dkim=secrets.dkim(),
+        way_out_keys=secrets.way_out_keys(),
+    )
     sender = Sender(
         db=db,
-        horizons=horizons,
+        horizon=horizon,
         register=rules,
+        letters=letters,
         subjects=subjects,
         ledger=ledger,
         mail_server=MailServer(settings.smtp_host, settings.smtp_port),
-        mail_domain=settings.mail_domain,
-        mail_from=settings.mail_from,
-        base_url=settings.base_url,
-        dkim=secrets.dkim(),
-        way_out_keys=secrets.way_out_keys(),
         clock=utc_now,
         random=os.urandom,
-        templates=Environment(
-            loader=FileSystemLoader(HERE / "pages"),
-            autoescape=select_autoescape(["html"]),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            keep_trailing_newline=True,
-        ),
+        metrics=metrics,
         rate=settings.campaign_rate,
     )
 
-    async def ready() -> dict[str, bool]:
+    async def ready() -> dict[str, bool | str]:
         await db.fetchval("select 1")
-        return {"postgresql": True, "heartbeat": all(horizons.of(shard) for shard in range(settings.shards))}
+        heard = all(horizon(shard) is not None for shard in range(settings.shards))
+        return {"postgresql": True, "heartbeat": heard or "none yet", **follower.ready(), **relay.ready()}
 
     app = create_app("marketing", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
-    app.include_router(api.router(db, horizons, rules, pages, metrics, utc_now, os.urandom))
+    app.include_router(api.router(db, horizon, rules, pages, metrics, utc_now, os.urandom))
 
     async def close() -> None:
         await producer.stop()
@@ -102,9 +107,14 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
 
 async def open_audience(settings: Settings) -> Running:
     """The audience: Faust, in a process of its own."""
+    from services.marketing.worker import Audience  # noqa: PLC0415 - Faust is slow to import and only needed here
+
+    # What it counts can wait: it must never take the processor from those who record and forbid.
+    os.nice(10)
     secrets = Secrets(settings.secrets_dir)
     db = await Database.connect(settings.dsn("marketing"), "marketing", max_size=2)
     ledger = ServiceClient(settings.ledger_url, secrets.credential("audience"), "ledger")
+    metrics = Metrics("audience")
     audience = Audience(
         kafka=settings.kafka,
         topic=settings.topic("consent.recorded"),
@@ -114,14 +124,16 @@ async def open_audience(settings: Settings) -> Running:
         ledger=ledger,
         db=db,
         clock=utc_now,
+        metrics=metrics,
     )
 
-    async def ready() -> dict[str, bool]:
+    async def ready() -> dict[str, bool | str]:
         await db.fetchval("select 1")
-        return {"postgresql": True, "faust": audience.app.started}
+        return {"postgresql": True, **audience.ready()}
 
     async def close() -> None:
         await ledger.close()
         await db.close()
 
-    return Running(None, {"audience.faust": audience.run, "audience.show": audience.show}, ready, close)
+    app = create_app("audience", access=Access.load(secrets), metrics=metrics, ready=ready)
+    return Running(app, {"audience.faust": audience.run, "audience.show": audience.show}, ready, close)

@@ -1,293 +1,337 @@
-"""Sends campaigns: for each mail a permit, the address, the use in one transaction, SMTP, the answer in another.
+"""Sends campaigns: each mail under a permit of its own, at most once.
 
-A campaign mail is sent at most once. Whoever stops between the use and the answer leaves the delivery `attempted`;
-the next start states it as `unknown` and never sends it again.
+The order of effects for a mail, and what holds if we stop:
+1. permit. Stop after: it is too old when we are back, the next attempt asks anew;
+2. open the address, write the mail, archive its exact bytes. Stop after: the same bytes are written again;
+3. one transaction: redeem the permit, mark the delivery `attempted`, state ConsentUsed. Stop after: the mail may have
+   left. The next sender states it as `unknown` and never sends it;
+4. hand it to the mail server, once;
+5. seal the answer; one transaction: end the delivery, state MessageSent. If the server said not now, the delivery
+   waits again instead: nothing has left.
+Addresses are held in memory only.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
-from services.marketing import handlers, store
+from services.marketing import domain, handlers, store
+from services.marketing.domain import Horizon, Rule
+from services.marketing.letters import Letters
+from services.marketing.store import Delivery, Permit, Use
 from shared import logs
-from shared.clock import rfc3339
+from shared.backoff import Backoff
+from shared.client import ServiceClient
+from shared.clock import Clock, rfc3339
+from shared.database import Database, Lock, Signal
 from shared.errors import Refused, Unavailable
 from shared.events import Statement
-from shared.events.types import Attachment, ConsentUsed, MessageSent, Permit, Sealed
-from shared.identifiers import uuid7
-from shared.mail import Letter, archive, base64url, compose, message_id, seal, sign
-from shared.way_out import WayOut, mint
+from shared.events.types import Attachment, ConsentUsed, MessageSent, Sealed
+from shared.events.types import Permit as UsedPermit
+from shared.identifiers import Random, shard_of, uuid7
+from shared.mail import Answer, MailServer, base64url, seal
+from shared.mail import store as store_attachment
+from shared.metrics import Metrics
+from shared.register import Register
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-    from datetime import datetime
-
-    from jinja2 import Environment
-
-    from services.marketing.worker import Horizons
-    from shared.client import ServiceClient
-    from shared.clock import Clock
-    from shared.database import Database, Signal
-    from shared.identifiers import Random
-    from shared.mail import MailServer
-    from shared.register import Register
-
+BATCH: Final = 8
 SAFETY_NET_SECONDS: Final = 5.0
-NOT_YET: Final = frozenset({"no-heartbeat", "behind", "stale"})
-"""Reasons that pass by themselves; any other refusal ends the delivery."""
-RETRY_AFTER: Final = timedelta(seconds=2)
-UNREACHABLE_AFTER: Final = timedelta(seconds=15)
-MOST_ATTEMPTS: Final = 20
+LAST_MAILS_SECONDS: Final = 5.0
 PERMITS_KEPT: Final = timedelta(days=1)
-"""So long the same attempt is answered the same; what was used stands in the ledger."""
+"""So long the same attempt is answered the same, and effects name the mails that left; uses stand in the ledger."""
+ATTACHMENTS: Final = range(10)
 CONTROLLER: Final = "controller"
+_CONFLICT: Final = 409
+_NOT_LET_IN: Final = frozenset({"credential-missing", "scope-missing"})
+
+Result = TypeVar("Result")
 Outcome = Literal["accepted", "refused", "unknown"]
-END_STATE: Final[dict[Outcome, str]] = {"accepted": "sent", "refused": "refused", "unknown": "unknown"}
+_END: Final[dict[Outcome, str]] = {"accepted": "sent", "refused": "refused", "unknown": "unknown"}
 
 log = logs.logger("marketing.sender")
 
 
-@dataclass(frozen=True, slots=True)
 class Sender:
-    """Everything a campaign needs, passed in."""
+    """One at a time per database works the queue; others wait to take over."""
 
-    db: Database
-    horizons: Horizons
-    register: Register
-    subjects: ServiceClient
-    ledger: ServiceClient
-    mail_server: MailServer
-    mail_domain: str
-    mail_from: str
-    base_url: str
-    dkim: tuple[str, bytes]
-    way_out_keys: Mapping[int, bytes]
-    clock: Clock
-    random: Random
-    templates: Environment
-    rate: float
+    def __init__(
+        self,
+        *,
+        db: Database,
+        horizon: Callable[[int], Horizon | None],
+        register: Register,
+        letters: Letters,
+        subjects: ServiceClient,
+        ledger: ServiceClient,
+        mail_server: MailServer,
+        clock: Clock,
+        random: Random,
+        metrics: Metrics,
+        rate: float = 0.0,
+    ) -> None:
+        """`rate` is mails per second; 0 is as fast as it goes, several at a time."""
+        self._db = db
+        self._horizon = horizon
+        self._register = register
+        self._letters = letters
+        self._subjects = subjects
+        self._ledger = ledger
+        self._mail_server = mail_server
+        self._clock = clock
+        self._random = random
+        self._rate = rate
+        self._queued = db.listen("marketing_campaign")
+        self._ended = metrics.counter("deliveries", "Campaign mails that came to an end", ("outcome",))
 
     async def run(self) -> None:
-        """One sender at a time per database; whoever queues a campaign wakes it, a timer is the safety net."""
-        queued = self.db.listen("marketing_campaign")
+        """Until cancelled. What PostgreSQL, subjects, the ledger or the mail server do only slows it down."""
+        backoff = Backoff()
         while True:
             try:
-                async with self.db.lock("campaign sender") as lock:
-                    await self._state_interrupted()
-                    while True:
-                        await lock.still_held()
-                        await self._send_what_waits(queued)
-            except Unavailable as error:
-                log.warning("waiting", service=error.service)
-                await asyncio.sleep(error.retry_after)
+                async with self._db.lock("campaigns") as lock, asyncio.TaskGroup() as group:
+                    backoff.reset()
+                    group.create_task(self._keep(lock))
+                    group.create_task(self._work(self._queued))
+            except* Unavailable:
+                log.warning("campaigns-wait", service="postgresql")
+            await backoff.pause()
 
-    async def _send_what_waits(self, queued: Signal) -> None:
-        delivery = await store.next_delivery(self.db, self.clock())
-        if delivery is None:
-            next_at = await store.next_delivery_at(self.db)
-            until = (next_at - self.clock()).total_seconds() if next_at else SAFETY_NET_SECONDS
-            await store.forget_permits(self.db, self.clock() - PERMITS_KEPT)
+    async def _keep(self, lock: Lock) -> None:
+        while True:
+            await lock.still_held()
+            await asyncio.sleep(2)
+
+    async def _work(self, queued: Signal) -> None:
+        for delivery, use in await store.attempted_deliveries(self._db):
+            await self._end(delivery, delivery.attempt, use, "unknown", {})
+        while True:
+            now = self._clock()
+            due = await store.due_deliveries(self._db, now, 1 if self._rate else BATCH)
+            if due:
+                await self._send_all(due)
+                continue
+            await store.forget_permits(self._db, now - PERMITS_KEPT)
+            next_at = await store.next_delivery_at(self._db)
+            until = (next_at - now).total_seconds() if next_at is not None else SAFETY_NET_SECONDS
             await queued.wait(min(max(until, 0.05), SAFETY_NET_SECONDS))
-            return
-        await self.send(delivery)
-        if self.rate > 0:
-            await asyncio.sleep(1 / self.rate)
 
-    async def send(self, delivery: Mapping[str, Any]) -> None:
-        """One attempt at one delivery; every way out of here leaves its state in the table."""
-        statement, subject, attempt = str(delivery["statement"]), delivery["subject"], delivery["attempt"] + 1
-        purpose, channel = delivery["purpose"], delivery["channel"]
-        mail = message_id(statement, self.mail_domain)
-        answer = await handlers.ask_permit(
-            self.db,
-            handlers.Ask(subject, purpose, channel, mail, attempt),
-            self.horizons.of(int(subject.split(".", 1)[0])),
-            self.register.restricting_sources(purpose, channel),
-            self.clock(),
-            self.random,
-        )
-        if not answer.granted:
-            await self._not_granted(statement, attempt, answer.reason)
+    async def _send_all(self, due: Sequence[Delivery]) -> None:
+        began = asyncio.get_running_loop().time()
+        sending = [asyncio.create_task(self.send(delivery)) for delivery in due]
+        try:
+            await asyncio.wait(sending)
+        except asyncio.CancelledError:
+            # A mail on the wire is not torn off it, so that its end is known; what takes too long ends as `unknown`.
+            await asyncio.wait(sending, timeout=LAST_MAILS_SECONDS)
+            raise
+        finally:
+            for task in sending:
+                task.cancel()
+        for task in sending:
+            task.result()
+        if self._rate:
+            await asyncio.sleep(max(0.0, began + len(due) / self._rate - asyncio.get_running_loop().time()))
+
+    async def send(self, delivery: Delivery) -> None:
+        """One attempt at one delivery; every way out of here leaves its state in its row. Unavailable: of PostgreSQL,
+        before anything was done."""
+        attempt = delivery.attempt + 1
+        permit = await self._ask(delivery, attempt)
+        if permit.decision != "granted":
+            await self._not_granted(delivery, attempt, permit.reason)
             return
         try:
-            address = await self._address(subject, purpose, channel)
-            raw = self._compose(delivery, mail, address)
-            attachment = await archive(
-                self.subjects, self.ledger,
-                controller=CONTROLLER, subject=subject, statement_id=statement, kind="newsletter", raw=raw,
-            )  # fmt: skip
+            address = await self._address(delivery)
+            raw = self._letters.issue(delivery, address)
+            archived = await self._archive(delivery, raw)
         except Unavailable as error:
-            await store.postpone(
-                self.db, statement, attempt, self.clock() + RETRY_AFTER, f"{error.service}-unavailable"
-            )
+            if error.service == "postgresql":
+                raise
+            await self._again(delivery, attempt, f"{error.service}-unavailable")
             return
         except Refused as error:
-            await store.finish_delivery(self.db, statement, "skipped", error.code)
+            if error.code in _NOT_LET_IN:
+                # A matter of installation that may still be put right.
+                log.warning("not-let-in", reason=error.code)
+                await self._again(delivery, attempt, error.code)
+            else:
+                await self._skip(delivery, attempt, error.code)
             return
-        used = self._used(delivery, answer, mail)
-        if not await handlers.use_permit(self.db, statement, attempt, answer, used, self.clock()):
-            # Withdrawn meanwhile, or too slow: the next attempt asks anew and is told which.
-            await store.postpone(self.db, statement, attempt, self.clock(), "permit-void")
+        used = self._used(delivery, permit)
+        use = Use(permit.id, used.id, archived)
+        try:
+            redeemed = await handlers.use_permit(self._db, delivery.statement, attempt, use, used, self._clock())
+        except Unavailable:
+            # Whether it was redeemed is not known; nothing left, and this says so whichever it was.
+            await self._take_back(delivery, attempt, use, "postgresql-unavailable")
             return
-        reply = await self.mail_server.deliver(raw, self.mail_from, address)
-        if reply.outcome == "deferred" and not reply.uncertain:
-            # The server said not now, or was not reached: nothing has left, so a later attempt breaks no promise.
-            await self._again_later(statement, attempt, answer.permit)
+        if not redeemed:
+            # Withdrawn meanwhile, or too slow: the next attempt is told which.
+            await store.wait_again(self._db, delivery.statement, attempt, self._clock(), "permit-void")
             return
-        outcome: Outcome = "unknown" if reply.outcome == "deferred" else reply.outcome
-        sealed = await self._sealed_reply(subject, statement, reply.code, reply.text)
-        sent = self._sent(delivery, statement, answer.permit, used.id, attempt, outcome, [attachment], sealed)
-        await self._until_stored(lambda: handlers.end_delivery(
-            self.db, statement, answer.permit, END_STATE[outcome], sent, self.clock()
-        ))  # fmt: skip
+        reply = await self._mail_server.deliver(raw, self._letters.sender, address)
+        if reply.outcome == "deferred" and not reply.uncertain and attempt < domain.MOST_ATTEMPTS:
+            log.info("mail-deferred", delivery=delivery.statement, attempt=attempt, code=reply.code)
+            await self._take_back(delivery, attempt, use, "mail-server-deferred")
+            return
+        outcome: Outcome = "accepted" if reply.outcome == "accepted" else "unknown" if reply.uncertain else "refused"
+        await self._end(delivery, attempt, use, outcome, await self._sealed_reply(delivery, reply))
 
-    async def _again_later(self, statement: str, attempt: int, permit: str) -> None:
-        async def store_it() -> None:
-            async with self.db.transaction() as tx:
-                await store.finish_permit(tx, permit, self.clock())
-                await store.postpone(tx, statement, attempt, self.clock() + UNREACHABLE_AFTER, "mail-server-deferred")
+    async def _ask(self, delivery: Delivery, attempt: int) -> Permit:
+        return await handlers.ask_permit(
+            self._db,
+            handlers.Ask(
+                delivery.subject, delivery.purpose, delivery.channel, self._letters.message_id(delivery), attempt
+            ),
+            self._horizon(shard_of(delivery.subject)),
+            Rule.of(self._register, delivery.purpose, delivery.channel),
+            self._clock(),
+            self._random,
+        )
 
-        await self._until_stored(store_it)
-
-    async def _not_granted(self, statement: str, attempt: int, reason: str) -> None:
-        if reason in NOT_YET and attempt < MOST_ATTEMPTS:
-            await store.postpone(self.db, statement, attempt, self.clock() + RETRY_AFTER, reason)
+    async def _not_granted(self, delivery: Delivery, attempt: int, reason: str) -> None:
+        if domain.passes_by_itself(reason):
+            await self._again(delivery, attempt, reason)
         else:
-            await store.finish_delivery(self.db, statement, "skipped", reason)
+            await self._skip(delivery, attempt, reason)
 
-    async def _address(self, subject: str, purpose: str, channel: str) -> str:
-        opened = await self.subjects.post(
+    async def _again(self, delivery: Delivery, attempt: int, reason: str) -> None:
+        if attempt >= domain.MOST_ATTEMPTS:
+            await self._skip(delivery, attempt, reason)
+            return
+        not_before = self._clock() + domain.pause_after(attempt)
+        await store.wait_again(self._db, delivery.statement, attempt, not_before, reason)
+
+    async def _skip(self, delivery: Delivery, attempt: int, reason: str) -> None:
+        await store.skip(self._db, delivery.statement, attempt, reason)
+        self._ended.labels("skipped").inc()
+
+    async def _take_back(self, delivery: Delivery, attempt: int, use: Use, reason: str) -> None:
+        not_before = self._clock() + domain.pause_after(attempt)
+        await _until_available(
+            lambda: handlers.take_back(self._db, delivery.statement, use, self._clock(), not_before, reason)
+        )
+
+    async def _address(self, delivery: Delivery) -> str:
+        opened = await self._subjects.post(
             "/subjects/open",
             json={
-                "subject": subject,
+                "subject": delivery.subject,
                 "scope": "advertising",
-                "purpose": purpose,
-                "channel": channel,
+                "purpose": delivery.purpose,
+                "channel": delivery.channel,
                 "reason": "campaign mail under a permit",
                 "items": [],
             },
         )
-        return str(opened.json()["contact"]["typed"])
+        try:
+            return str(opened.json()["contact"]["typed"])
+        except (KeyError, TypeError):
+            raise Unavailable("subjects") from None
 
-    def _compose(self, delivery: Mapping[str, Any], mail: str, address: str) -> bytes:
-        """The mail's exact bytes; the same at every attempt, since its date is the campaign's and its id is fixed."""
-        language = delivery["language"]
-        text = json.loads(delivery["texts"])[language]
-        way_out = WayOut(delivery["subject"], ((delivery["purpose"], delivery["channel"]),), str(delivery["statement"]))
-        url = f"{self.base_url}/newsletter/unsubscribe/{mint(self.way_out_keys, way_out)}"
-        values = {"language": language, "text": text, "way_out": url}
-        selector, key = self.dkim
-        letter = Letter(
-            message_id=mail,
-            date=delivery["created_at"],
-            sender_name=self.register.parties[CONTROLLER].name,
-            sender=self.mail_from,
-            to=address,
-            subject=text["subject"],
-            text=self.templates.get_template("issue.txt").render(values),
-            html=self.templates.get_template("issue.html").render(values),
-            language=language,
-            way_out_url=url,
-            auto_submitted=False,
-        )
-        return sign(compose(letter), self.mail_domain, selector, key, delivery["created_at"])
+    async def _archive(self, delivery: Delivery, raw: bytes) -> Attachment:
+        """Keep the exact bytes before they go out, under the first number that is free or holds these very bytes.
 
-    async def _sealed_reply(self, subject: str, statement: str, code: int, text: str) -> dict[str, Sealed]:
-        """The mail server's answer may quote the address, so it is sealed. The mail has left: we do not give up."""
-        item: dict[str, object] = {
-            "statement": statement,
-            "compartment": "evidence",
-            "fields": {"smtp_code": code, "smtp_answer": text},
-        }
-        while True:
+        A number is taken by other bytes only if an earlier attempt wrote the mail differently, say by an older
+        template. Which one was sent is what the MessageSent names.
+        """
+        for number in ATTACHMENTS:
+            item: dict[str, object] = {
+                "statement": delivery.statement,
+                "compartment": f"attachment/{number}",
+                "content": base64url(raw),
+            }
             try:
-                _, [part] = await seal(self.subjects, CONTROLLER, [item], subject=subject)
-            except Unavailable as error:
-                await asyncio.sleep(error.retry_after)
+                _, [sealed] = await seal(self._subjects, CONTROLLER, [item], subject=delivery.subject)
             except Refused as error:
-                log.warning("answer-not-sealed", reason=error.code, statement=statement)
-                return {}
+                if error.status != _CONFLICT:
+                    raise
             else:
-                return {"evidence": Sealed(ciphertext=base64url(part.ciphertext), key_hash=part.key_hash)}
+                return await store_attachment(self._ledger, sealed, "newsletter")
+        raise Refused("no-compartment-left", "All compartments of this mail are taken.", status=_CONFLICT)
 
-    async def _until_stored(self, operation: Callable[[], Awaitable[None]]) -> None:
-        """The mail has left; if PostgreSQL does not answer we wait, since asking twice changes nothing."""
-        while True:
-            try:
-                await operation()
-            except Unavailable as error:
-                await asyncio.sleep(error.retry_after)
-            else:
-                return
-
-    async def _state_interrupted(self) -> None:
-        for delivery in await store.interrupted(self.db):
-            statement, permit, used = str(delivery["statement"]), str(delivery["permit"]), str(delivery["used"])
-            sent = self._sent(delivery, statement, permit, used, delivery["attempt"], "unknown", [], {})
-            await handlers.end_delivery(self.db, statement, permit, "unknown", sent, self.clock())
-
-    def _common(self, delivery: Mapping[str, Any], act: str) -> dict[str, Any]:
-        return {
-            "controller": CONTROLLER,
-            "sender": CONTROLLER,
-            "act": act,
-            "by": "controller",
-            "activity": self.register.activity_of(delivery["purpose"], delivery["channel"]).id,
-            "register_version": self.register.version,
+    async def _sealed_reply(self, delivery: Delivery, reply: Answer) -> dict[str, Sealed]:
+        """The mail server's answer may quote the address, so it is sealed. The mail has left: we wait for that."""
+        item: dict[str, object] = {
+            "statement": delivery.statement,
+            "compartment": "evidence",
+            "fields": {"smtp_code": reply.code, "smtp_answer": reply.text},
         }
+        try:
+            _, [part] = await _until_available(
+                lambda: seal(self._subjects, CONTROLLER, [item], subject=delivery.subject)
+            )
+        except Refused as error:
+            log.warning("answer-not-sealed", reason=error.code, delivery=delivery.statement)
+            return {}
+        return {"evidence": Sealed(ciphertext=base64url(part.ciphertext), key_hash=part.key_hash)}
 
-    def _used(self, delivery: Mapping[str, Any], answer: handlers.Answer, mail: str) -> Statement:
-        now = self.clock()
-        assert answer.relied_on is not None  # noqa: S101 - a granted permit relies on a statement
-        assert answer.all_before is not None  # noqa: S101 - and on marks
-        data = ConsentUsed(
-            **self._common(delivery, uuid7(now, self.random)),
-            purpose=delivery["purpose"],
-            channel=delivery["channel"],
-            follows=[answer.relied_on],
-            permit=Permit(
-                id=answer.permit,
-                shard=answer.shard,
-                size=str(answer.size),
-                issued_at=answer.issued_at,
-                all_before=answer.all_before,
-            ),
-            message_id=mail,
-        )
-        return self._statement(data, uuid7(now, self.random), delivery["subject"], now)
-
-    def _sent(
-        self,
-        delivery: Mapping[str, Any],
-        statement: str,
-        permit: str,
-        used: str,
-        attempt: int,
-        outcome: Outcome,
-        attachments: list[Attachment],
-        sealed: dict[str, Sealed],
-    ) -> Statement:
-        now = self.clock()
+    async def _end(
+        self, delivery: Delivery, attempt: int, use: Use, outcome: Outcome, sealed: dict[str, Sealed]
+    ) -> None:
         data = MessageSent(
-            **self._common(delivery, used),
+            **self._common(delivery),
             kind="newsletter",
-            channel=delivery["channel"],
-            purpose=delivery["purpose"],
-            permit=permit,
-            message_id=message_id(statement, self.mail_domain),
+            channel=delivery.channel,
+            purpose=delivery.purpose,
+            permit=use.permit,
+            message_id=self._letters.message_id(delivery),
             delivery="at-most-once",
             attempts=attempt,
             outcome=outcome,
-            follows=[used],
-            attachments=attachments,
+            follows=[use.used],
+            attachments=[use.archived],
             sealed=sealed,
         )
-        return self._statement(data, statement, delivery["subject"], now)
+        sent = self._statement(data, delivery.statement, delivery)
+        await _until_available(
+            lambda: handlers.end_delivery(self._db, delivery.statement, use, _END[outcome], sent, self._clock())
+        )
+        self._ended.labels(outcome).inc()
 
-    @staticmethod
-    def _statement(data: ConsentUsed | MessageSent, statement: str, subject: str, now: datetime) -> Statement:
-        return Statement.of(data, id=statement, source="marketing", subject=subject, time=rfc3339(now))
+    def _common(self, delivery: Delivery) -> dict[str, Any]:
+        return {
+            "controller": CONTROLLER,
+            "sender": CONTROLLER,
+            "act": delivery.statement,
+            "by": "controller",
+            "activity": self._register.activity_of(delivery.purpose, delivery.channel).id,
+            "register_version": self._register.version,
+        }
+
+    def _used(self, delivery: Delivery, permit: Permit) -> Statement:
+        assert permit.relied_on is not None  # noqa: S101 - a granted permit rests on a statement
+        assert permit.all_before is not None  # noqa: S101 - and on marks
+        data = ConsentUsed(
+            **self._common(delivery),
+            purpose=delivery.purpose,
+            channel=delivery.channel,
+            follows=[permit.relied_on],
+            permit=UsedPermit(
+                id=permit.id,
+                shard=permit.shard,
+                size=str(permit.size),
+                issued_at=rfc3339(permit.issued_at),
+                all_before=permit.all_before,
+            ),
+            message_id=permit.message_id,
+        )
+        return self._statement(data, uuid7(self._clock(), self._random), delivery)
+
+    def _statement(self, data: ConsentUsed | MessageSent, statement: str, delivery: Delivery) -> Statement:
+        return Statement.of(
+            data, id=statement, source="marketing", subject=delivery.subject, time=rfc3339(self._clock())
+        )
+
+
+async def _until_available(operation: Callable[[], Awaitable[Result]]) -> Result:
+    """Past the point of no return what follows is repeated until it is done, and repeating it changes nothing."""
+    backoff = Backoff()
+    while True:
+        try:
+            return await operation()
+        except Unavailable:
+            await backoff.pause()

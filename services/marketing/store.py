@@ -3,45 +3,74 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from shared.events import EVERYTHING, Standing, Word, purpose_matter
+from shared.database import Queries, Row, Transaction
+from shared.events import EVERYTHING, Standing, Statement, Word, purpose_matter
 from shared.events.standing import VALID_STATUS
+from shared.events.types import Attachment
+from shared.register import Grade
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime
-
-    from shared.database import Database, Transaction
-
-Row = Any
+# What is known of people
 
 
-def _standing(rows: Sequence[Row]) -> Standing:
-    return Standing(
-        {row["matter"]: Word(row["status"], str(row["statement"]), row["index"], row["restricted_at"]) for row in rows}
-    )
+def _words(rows: Sequence[Row]) -> dict[str, Word]:
+    return {
+        row["matter"]: Word(row["status"], str(row["statement"]), row["index"], row["restricted_at"])
+        for row in rows
+        if row["matter"] is not None
+    }
 
 
-async def standing_for_update(tx: Transaction, subject: str) -> Standing:
-    return _standing(await tx.fetch("select * from word where subject = $1 order by matter for update", subject))
+async def take_standing(tx: Transaction, subject: str, index: int) -> Standing:
+    """Lock a person's words for the rest of this transaction, and read them.
+
+    The lock is waited for inside this statement while its snapshot is older; that is fine, because only folds write
+    words and the position's lock lets one fold run at a time.
+    """
+    rows = await tx.fetch(
+        """
+        with taken as (
+            insert into standing (subject, newest) values ($1, $2)
+            on conflict (subject) do update set newest = greatest(standing.newest, excluded.newest) returning 1
+        )
+        select word.* from taken left join word on word.subject = $1
+        """,
+        subject, index,
+    )  # fmt: skip
+    return Standing(_words(rows))
 
 
-async def standing_for_share(tx: Transaction, subject: str) -> Standing:
-    return _standing(await tx.fetch("select * from word where subject = $1 order by matter for share", subject))
-
-
-async def put_word(tx: Transaction, subject: str, matter: str, word: Word, language: str | None) -> None:
+async def put_word(
+    tx: Transaction, subject: str, matter: str, word: Word, *, grade: str | None, language: str | None
+) -> None:
     await tx.execute(
         """
-        insert into word (subject, matter, status, statement, index, restricted_at, language)
-        values ($1, $2, $3, $4, $5, $6, $7)
+        insert into word (subject, matter, status, statement, index, restricted_at, grade, language)
+        values ($1, $2, $3, $4, $5, $6, $7, $8)
         on conflict (subject, matter) do update
         set status = excluded.status, statement = excluded.statement, index = excluded.index,
-            restricted_at = excluded.restricted_at, language = coalesce(excluded.language, word.language)
+            restricted_at = excluded.restricted_at, grade = excluded.grade,
+            language = coalesce(excluded.language, word.language)
         """,
-        subject, matter, word.status, word.statement, word.index, word.restricted_at, language,
+        subject, matter, word.status, word.statement, word.index, word.restricted_at, grade, language,
     )  # fmt: skip
+
+
+async def put_followed(tx: Transaction, statement: str, type_name: str) -> None:
+    await tx.execute("insert into followed values ($1, $2) on conflict do nothing", statement, type_name)
+
+
+async def followed(tx: Transaction, statements: Sequence[str]) -> dict[str, str]:
+    """Which of these statements are recorded, with their types."""
+    rows = await tx.fetch("select * from followed where statement = any($1::uuid[])", statements)
+    return {str(row["statement"]): row["type"] for row in rows}
+
+
+# Permits
 
 
 async def void_permits(tx: Transaction, subject: str, matter: str | None, now: datetime) -> None:
@@ -50,101 +79,173 @@ async def void_permits(tx: Transaction, subject: str, matter: str | None, now: d
         """
         update permit set voided_at = $3
         where subject = $1 and ($2::text is null or matter = $2)
-          and decision = 'granted' and redeemed_at is null and voided_at is null and finished_at is null
+          and decision = 'granted' and redeemed_at is null and voided_at is null
         """,
         subject, matter, now,
     )  # fmt: skip
 
 
-async def in_transmission(tx: Transaction, subject: str, matter: str | None) -> Sequence[Row]:
-    """Messages whose permit was used and whose end is not known yet: they may still arrive."""
-    return await tx.fetch(
-        """
-        select message_id from permit
-        where subject = $1 and ($2::text is null or matter = $2)
-          and decision = 'granted' and redeemed_at is not null and finished_at is null and voided_at is null
-        order by redeemed_at
-        """,
-        subject, matter,
-    )  # fmt: skip
-
-
 async def put_effect(
-    tx: Transaction, statement: str, shard: int, index: int, now: datetime, message_ids: list[str]
+    tx: Transaction, statement: Statement, place: tuple[int, int], matter: str | None, spoken: datetime, now: datetime
 ) -> None:
+    """Note that a restrictive statement, recorded at `place` (shard, index), has taken effect, with the mails that
+    were on their way when it was spoken or after. Asked after `void_permits`, in a statement of its own: only so it
+    sees every permit that was used before."""
     await tx.execute(
-        "insert into effect values ($1, $2, $3, $4, $5) on conflict (statement) do nothing",
-        statement, shard, index, now, message_ids,
+        """
+        insert into effect (statement, shard, index, applied_at, in_transmission)
+        select $1, $2, $3, $4, coalesce(array_agg(message_id order by redeemed_at, message_id), '{}') from permit
+        where subject = $5 and ($6::text is null or matter = $6) and decision = 'granted'
+          and redeemed_at is not null and voided_at is null and (finished_at is null or finished_at >= $7)
+        on conflict (statement) do nothing
+        """,
+        statement.id, *place, now, statement.subject, matter, spoken,
     )  # fmt: skip
 
 
-async def effect(db: Database, statement: str) -> Row | None:
+async def effect(db: Queries, statement: str) -> Row | None:
     return await db.fetchrow("select * from effect where statement = $1", statement)
 
 
-async def applied(tx: Transaction, shard: int) -> int:
-    """How many leaves of a shard are folded."""
-    return int(await tx.fetchval("select next from position where shard = $1", shard) or 0)
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a decision was taken from: words and position under one snapshot, `newest` is None for a stranger."""
+
+    standing: Standing
+    grade: Grade | None
+    applied: int
+    newest: int | None
 
 
-async def permit_of_attempt(tx: Transaction, message_id: str, attempt: int) -> Row | None:
-    return await tx.fetchrow("select * from permit where message_id = $1 and attempt = $2", message_id, attempt)
+async def look(db: Queries, subject: str, shard: int, purpose: str, channel: str) -> Seen:
+    """Everything a permit's decision needs, in one round trip."""
+    matter = purpose_matter(purpose, channel)
+    rows = await db.fetch(
+        """
+        select position.next, standing.newest, word.*
+        from (select 1) as one
+        left join position on position.shard = $2
+        left join standing on standing.subject = $1
+        left join word on word.subject = $1 and word.matter in ($3, $4)
+        """,
+        subject, shard, matter, EVERYTHING,
+    )  # fmt: skip
+    grade = next((row["grade"] for row in rows if row["matter"] == matter), None)
+    return Seen(Standing(_words(rows)), Grade(grade) if grade else None, rows[0]["next"] or 0, rows[0]["newest"])
 
 
-async def put_permit(tx: Transaction, permit: Mapping[str, Any]) -> bool:
-    """Store the answer to a request for a permit; False if this attempt was answered meanwhile."""
-    return (
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """The answer to one attempt, as stored."""
+
+    id: str
+    subject: str
+    matter: str
+    message_id: str
+    attempt: int
+    decision: str
+    reason: str
+    relied_on: str | None
+    shard: int
+    size: int
+    all_before: str | None
+    issued_at: datetime
+    redeemed_at: datetime | None = None
+    finished_at: datetime | None = None
+    voided_at: datetime | None = None
+
+
+_PERMIT = "id, subject, matter, message_id, attempt, decision, reason, relied_on, shard, size, all_before, issued_at"
+
+
+async def put_permit(db: Queries, permit: Permit, newest: int | None) -> bool:
+    """Store an answer; False if this attempt was answered before, or if a grant was decided before the newest word.
+
+    One statement and so one transaction: from reading `newest` under the row's lock to the commit no fold can pass.
+    """
+    return bool(
+        await db.fetchval(
+            f"""
+            with unchanged as (
+                select from standing where subject = $2 and newest = $13 for share
+            )
+            insert into permit ({_PERMIT})
+            select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12
+            where $6 = 'refused' or exists (select from unchanged)
+            on conflict (message_id, attempt) do nothing
+            returning true
+            """,
+            permit.id, permit.subject, permit.matter, permit.message_id, permit.attempt, permit.decision,
+            permit.reason, permit.relied_on, permit.shard, permit.size, permit.all_before, permit.issued_at, newest,
+        )
+    )  # fmt: skip
+
+
+async def permit_of_attempt(db: Queries, message_id: str, attempt: int) -> Permit | None:
+    row = await db.fetchrow("select * from permit where message_id = $1 and attempt = $2", message_id, attempt)
+    if row is None:
+        return None
+    stored = dict(row)
+    stored["id"], stored["relied_on"] = str(row["id"]), str(row["relied_on"]) if row["relied_on"] else None
+    return Permit(**stored)
+
+
+async def redeem(tx: Transaction, permit: str, not_older_than: datetime, now: datetime) -> bool:
+    """Use a permit, once: False if it is voided, used or too old."""
+    return bool(
         await tx.fetchval(
             """
-            insert into permit (id, subject, matter, message_id, attempt, decision, reason, relied_on,
-                                shard, size, all_before, issued_at)
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-            on conflict (message_id, attempt) do nothing returning true
+            update permit set redeemed_at = $3
+            where id = $1 and decision = 'granted' and redeemed_at is null and voided_at is null and issued_at >= $2
+            returning true
             """,
-            permit["id"], permit["subject"], permit["matter"], permit["message_id"], permit["attempt"],
-            permit["decision"], permit["reason"], permit["relied_on"], permit["shard"], permit["size"],
-            permit["all_before"], permit["issued_at"],
+            permit, not_older_than, now,
         )
-        is not None
     )  # fmt: skip
 
 
-async def redeem(tx: Transaction, permit: str, not_older_than: datetime, now: datetime) -> Row | None:
-    """Use a permit, once: None if it is voided, used or too old."""
-    return await tx.fetchrow(
-        """
-        update permit set redeemed_at = $3
-        where id = $1 and decision = 'granted' and redeemed_at is null and voided_at is null and finished_at is null
-          and issued_at >= $2
-        returning *
-        """,
-        permit, not_older_than, now,
+async def finish_permit(tx: Transaction, permit: str, now: datetime, *, nothing_left: bool = False) -> None:
+    """The use has ended; `nothing_left` if it is certain that no mail has."""
+    await tx.execute(
+        "update permit set finished_at = $2, voided_at = case when $3 then $2::timestamptz end where id = $1",
+        permit, now, nothing_left,
     )  # fmt: skip
 
 
-async def finish_permit(tx: Transaction, permit: str, now: datetime) -> None:
-    await tx.execute("update permit set finished_at = $2 where id = $1", permit, now)
+async def forget_permits(db: Queries, before: datetime) -> None:
+    """Delete old permits whose use, if any, has ended."""
+    await db.execute(
+        "delete from permit where issued_at < $1 and (redeemed_at is null or finished_at is not null)", before
+    )
+
+
+# Campaigns
 
 
 async def put_campaign(
-    tx: Transaction, name: str, purpose: str, channel: str, texts: dict[str, Any], now: datetime
+    tx: Transaction, name: str, purpose: str, channel: str, texts: Mapping[str, Any], now: datetime
 ) -> bool:
     """Store a campaign; False if one of this name exists."""
-    return (
+    return bool(
         await tx.fetchval(
             "insert into campaign values ($1, $2, $3, $4::jsonb, $5) on conflict (name) do nothing returning true",
             name, purpose, channel, json.dumps(texts), now,
         )
-        is not None
     )  # fmt: skip
 
 
-async def campaign(db: Database | Transaction, name: str) -> Row | None:
-    return await db.fetchrow("select * from campaign where name = $1", name)
+async def is_campaign(tx: Transaction, name: str, purpose: str, channel: str, texts: Mapping[str, Any]) -> bool:
+    """Whether the campaign of this name is exactly this one."""
+    return bool(
+        await tx.fetchval(
+            "select true from campaign where name = $1 and purpose = $2 and channel = $3 and texts = $4::jsonb",
+            name, purpose, channel, json.dumps(texts),
+        )
+    )  # fmt: skip
 
 
 async def audience(tx: Transaction, purpose: str, channel: str) -> Sequence[Row]:
-    """Subjects whose consent for this purpose and channel is in force, with their language."""
+    """Subjects whose consent for this purpose and channel is in force (Standing.permits), with their language."""
     return await tx.fetch(
         """
         select w.subject, w.language from word w
@@ -158,77 +259,203 @@ async def audience(tx: Transaction, purpose: str, channel: str) -> Sequence[Row]
 
 
 async def put_deliveries(tx: Transaction, name: str, rows: Sequence[tuple[str, str, str]], now: datetime) -> None:
-    """One waiting delivery per (statement id, subject, language)."""
+    """One waiting delivery per (statement id, subject, language); the sender is woken."""
     await tx.execute(
         """
-        insert into delivery (statement, campaign, subject, language, not_before)
-        select s, $1, u, l, $5 from unnest($2::uuid[], $3::text[], $4::text[]) as t(s, u, l)
+        with queued as (
+            insert into delivery (statement, campaign, subject, language, not_before)
+            select s, $1, u, l, $5 from unnest($2::uuid[], $3::text[], $4::text[]) as t(s, u, l) returning 1
+        )
+        select pg_notify('marketing_campaign', '') from (select count(*) from queued) as counted
         """,
         name, [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows], now,
     )  # fmt: skip
 
 
-async def campaign_counts(db: Database | Transaction, name: str) -> dict[str, int]:
-    rows = await db.fetch("select state, count(*) as n from delivery where campaign = $1 group by state", name)
-    return {row["state"]: row["n"] for row in rows}
-
-
-async def next_delivery(db: Database, now: datetime) -> Row | None:
-    return await db.fetchrow(
+async def deliveries(db: Queries, name: str) -> list[tuple[str, str | None, int]] | None:
+    """How many deliveries of a campaign are in which state for which reason; None if there is no such campaign."""
+    rows = await db.fetch(
         """
-        select d.*, c.purpose, c.channel, c.texts, c.created_at from delivery d join campaign c on c.name = d.campaign
-        where d.state = 'waiting' and d.not_before <= $1 order by d.not_before, d.statement limit 1
+        select d.state, d.reason, count(d.state) as number from campaign c left join delivery d on d.campaign = c.name
+        where c.name = $1 group by 1, 2 order by 1, 2
         """,
-        now,
+        name,
+    )
+    return [(row["state"], row["reason"], row["number"]) for row in rows if row["state"]] if rows else None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One mail of a campaign to one person; `statement` is the id of its MessageSent."""
+
+    statement: str
+    subject: str
+    language: str
+    attempt: int
+    purpose: str
+    channel: str
+    text: Mapping[str, str]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What an attempted delivery went out under: its permit, its ConsentUsed, the mail as it was archived."""
+
+    permit: str
+    used: str
+    archived: Attachment
+
+
+_DELIVERY = """
+select d.statement::text as statement, d.subject, d.language, d.attempt, c.purpose, c.channel,
+       c.texts -> d.language as text, c.created_at, d.permit::text as permit, d.used::text as used, d.archived
+from delivery d join campaign c on c.name = d.campaign
+"""
+
+
+def _delivery(row: Row) -> Delivery:
+    return Delivery(
+        row["statement"],
+        row["subject"],
+        row["language"],
+        row["attempt"],
+        row["purpose"],
+        row["channel"],
+        json.loads(row["text"]),
+        row["created_at"],
     )
 
 
-async def next_delivery_at(db: Database) -> datetime | None:
-    at: datetime | None = await db.fetchval("select min(not_before) from delivery where state = 'waiting'")
-    return at
+async def due_deliveries(db: Queries, now: datetime, limit: int) -> list[Delivery]:
+    rows = await db.fetch(
+        _DELIVERY + "where d.state = 'waiting' and d.not_before <= $1 order by d.not_before, d.statement limit $2",
+        now, limit,
+    )  # fmt: skip
+    return [_delivery(row) for row in rows]
 
 
-async def interrupted(db: Database) -> Sequence[Row]:
-    """Deliveries whose process died between handing the mail over and storing the answer."""
-    return await db.fetch(
-        "select d.*, c.purpose, c.channel from delivery d join campaign c on c.name = d.campaign"
-        " where d.state = 'attempted' order by d.statement"
-    )
+async def next_delivery_at(db: Queries) -> datetime | None:
+    value = await db.fetchval("select min(not_before) from delivery where state = 'waiting'")
+    return value if isinstance(value, datetime) else None
 
 
-async def postpone(tx: Database | Transaction, statement: str, attempt: int, not_before: datetime, reason: str) -> None:
-    await tx.execute(
-        "update delivery set state = 'waiting', attempt = $2, not_before = $3, reason = $4 where statement = $1",
-        statement, attempt, not_before, reason,
+async def attempted_deliveries(db: Queries) -> list[tuple[Delivery, Use]]:
+    """Deliveries whose mail was, or was about to be, on its way when the sender stopped."""
+    rows = await db.fetch(_DELIVERY + "where d.state = 'attempted' order by d.statement")
+    return [
+        (_delivery(row), Use(row["permit"], row["used"], Attachment.model_validate_json(row["archived"])))
+        for row in rows
+    ]
+
+
+async def attempt(tx: Transaction, statement: str, number: int, use: Use) -> bool:
+    """waiting -> attempted."""
+    return bool(
+        await tx.fetchval(
+            """
+            update delivery set state = 'attempted', attempt = $2, permit = $3, used = $4, archived = $5::jsonb
+            where statement = $1 and state = 'waiting' returning true
+            """,
+            statement, number, use.permit, use.used, json.dumps(use.archived.model_dump(mode="json")),
+        )
     )  # fmt: skip
 
 
-async def mark_attempted(tx: Transaction, statement: str, attempt: int, permit: str, used: str) -> None:
-    await tx.execute(
-        "update delivery set state = 'attempted', attempt = $2, permit = $3, used = $4 where statement = $1",
-        statement, attempt, permit, used,
-    )  # fmt: skip
-
-
-async def finish_delivery(tx: Database | Transaction, statement: str, state: str, reason: str | None) -> None:
-    await tx.execute("update delivery set state = $2, reason = $3 where statement = $1", statement, state, reason)
-
-
-async def forget_permits(db: Database, before: datetime) -> None:
-    """Delete old permits whose use, if any, has ended."""
+async def wait_again(db: Queries, statement: str, number: int, not_before: datetime, reason: str) -> None:
+    """waiting -> waiting: this attempt came to nothing before the mail was on its way."""
     await db.execute(
-        "delete from permit where issued_at < $1 and (redeemed_at is null or finished_at is not null)", before
-    )
+        """
+        update delivery set attempt = $2, not_before = $3, reason = $4
+        where statement = $1 and state = 'waiting' and attempt < $2
+        """,
+        statement, number, not_before, reason,
+    )  # fmt: skip
 
 
-async def audience_snapshot(db: Database) -> tuple[Sequence[Row], Sequence[Row], Sequence[Row]]:
-    """Opted-in per purpose, statements per hour (the last 24), and how far Faust has counted, per shard."""
-    opted_in = await db.fetch(
-        "select purpose, channel, sum(opted_in)::bigint as opted_in from audience group by 1, 2 order by 1, 2"
+async def skip(db: Queries, statement: str, number: int, reason: str) -> None:
+    """waiting -> skipped."""
+    await db.execute(
+        "update delivery set state = 'skipped', attempt = $2, reason = $3 where statement = $1 and state = 'waiting'",
+        statement, number, reason,
+    )  # fmt: skip
+
+
+async def take_back(tx: Transaction, statement: str, use: Use, not_before: datetime, reason: str) -> bool:
+    """attempted -> waiting: the mail server said not now."""
+    return bool(
+        await tx.fetchval(
+            """
+            update delivery set state = 'waiting', not_before = $3, reason = $4
+            where statement = $1 and state = 'attempted' and used = $2 returning true
+            """,
+            statement, use.used, not_before, reason,
+        )
+    )  # fmt: skip
+
+
+async def end_delivery(tx: Transaction, statement: str, use: Use, state: str) -> bool:
+    """attempted -> sent, refused or unknown."""
+    return bool(
+        await tx.fetchval(
+            """
+            update delivery set state = $3, reason = null
+            where statement = $1 and state = 'attempted' and used = $2 returning true
+            """,
+            statement, use.used, state,
+        )
+    )  # fmt: skip
+
+
+# The audience, as Faust counts it
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """One shard's figures: next index, people per (purpose, channel), statements per (hour, type)."""
+
+    shard: int
+    next: int
+    complete_at: datetime
+    people: Mapping[tuple[str, str], int]
+    hours: Mapping[tuple[datetime, str], int]
+
+
+async def put_counted(tx: Transaction, counted: Counted) -> None:
+    """Replace a shard's figures."""
+    people, hours = sorted(counted.people.items()), sorted(counted.hours.items())
+    await tx.execute("delete from audience where shard = $1", counted.shard)
+    await tx.execute(
+        "insert into audience select $1, p, c, n from unnest($2::text[], $3::text[], $4::bigint[]) as t(p, c, n)",
+        counted.shard, [pair[0] for pair, _ in people], [pair[1] for pair, _ in people], [n for _, n in people],
+    )  # fmt: skip
+    await tx.execute("delete from audience_hour where shard = $1", counted.shard)
+    await tx.execute(
+        """
+        insert into audience_hour
+        select $1, h, t, n from unnest($2::timestamptz[], $3::text[], $4::bigint[]) as x(h, t, n)
+        """,
+        counted.shard, [one[0] for one, _ in hours], [one[1] for one, _ in hours], [n for _, n in hours],
+    )  # fmt: skip
+    await tx.execute(
+        """
+        insert into audience_position values ($1, $2, $3) on conflict (shard) do update
+        set next = excluded.next, complete_at = excluded.complete_at
+        """,
+        counted.shard, counted.next, counted.complete_at,
+    )  # fmt: skip
+
+
+async def audience_figures(db: Queries, since: datetime) -> tuple[list[Row], list[Row], list[Row]]:
+    """People per purpose, statements per hour since then, and how far each shard is counted."""
+    people = await db.fetch(
+        "select purpose, channel, sum(opted_in)::bigint as people from audience group by 1, 2 order by 1, 2"
     )
     hours = await db.fetch(
-        "select hour, type, sum(count)::bigint as count from audience_hour"
-        " where hour > now() - interval '24 hours' group by 1, 2 order by 1 desc, 2"
+        """
+        select hour, type, sum(count)::bigint as number from audience_hour where hour > $1
+        group by 1, 2 order by 1 desc, 2
+        """,
+        since,
     )
-    positions = await db.fetch("select shard, next, counted_at from audience_position order by shard")
-    return opted_in, hours, positions
+    return people, hours, await db.fetch("select * from audience_position order by shard")

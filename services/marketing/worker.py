@@ -1,44 +1,236 @@
-"""The back door: follow `consent.recorded`, fold each leaf once, keep the newest heartbeat."""
+"""The back door of the audience: Faust, in a process of its own, around the fold of audience.py.
+
+Faust may lose, repeat or skip messages, and counts one as done even if its handler raised. So what comes next is
+decided by the fold's own position, what is missing is fetched from the ledger, and any error here ends the process.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import base64
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, Final
 
-from services.marketing import projection
-from services.marketing.handlers import Horizon
+import faust
 
-if TYPE_CHECKING:
-    from shared.clock import Clock
-    from shared.database import Transaction
-    from shared.follower import Heartbeat, Recorded
+from services.marketing import store
+from services.marketing.audience import Shard
+from shared import logs, wire
+from shared.backoff import Backoff
+from shared.client import ServiceClient
+from shared.clock import Clock, from_millis
+from shared.database import Database
+from shared.errors import Corrupt, Refused, Unavailable
+from shared.follower import Heartbeat, Recorded
+from shared.metrics import Metrics
 
+PAGE: Final = 1000
+FLUSH_AT: Final = 1000
+SESSION_SECONDS: Final = 6.0
+"""After a kill the group waits this long for the dead member; brokers accept no less (group.min.session.timeout.ms)."""
+SILENCE_SECONDS: Final = 10.0
+"""A heartbeat comes every second: silence means that the publisher, or Faust's consumer, is stuck."""
+SHOW_PAUSE_SECONDS: Final = 0.2
+STOP_SECONDS: Final = 10.0
 
-class Horizons:
-    """The newest heartbeat per shard, in memory only: after a start nothing is known, so permits are refused."""
-
-    def __init__(self) -> None:
-        self._newest: dict[int, Horizon] = {}
-
-    async def on_heartbeat(self, heartbeat: Heartbeat) -> None:
-        """Keep it unless it is older than what we have: sizes never shrink, marks never go back."""
-        earlier = self._newest.get(heartbeat.shard)
-        if earlier is None:
-            self._newest[heartbeat.shard] = Horizon(heartbeat.size, dict(heartbeat.marks))
-            return
-        marks = dict(earlier.marks)
-        for source, mark in heartbeat.marks.items():
-            marks[source] = max(mark, marks.get(source, mark))
-        self._newest[heartbeat.shard] = Horizon(max(heartbeat.size, earlier.size), marks)
-
-    def of(self, shard: int) -> Horizon | None:
-        return self._newest.get(shard)
+log = logs.logger("audience")
 
 
-class Fold:
-    """`apply` for the follower, with the clock passed in."""
+class Audience:
+    """The Faust application, and the writer that shows its figures to the page."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        *,
+        kafka: str,
+        topic: str,
+        name: str,
+        origins: Mapping[int, str],
+        publisher_key: bytes,
+        ledger: ServiceClient,
+        db: Database,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        """`name` is the consumer group, and the first part of the name of the table's changelog."""
+        self._topic, self._origins, self._publisher_key = topic, dict(origins), publisher_key
+        self._ledger, self._db, self._clock = ledger, db, clock
+        self._shards: dict[int, Shard] = {}
+        self._complete_at: dict[int, datetime] = {}
+        self._heard: datetime | None = None
+        self._to_show = asyncio.Event()
+        self._error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._next = metrics.gauge("next", "Index of the next record to count", ("shard",))
+        self._doubtful = metrics.counter("doubtful", "Messages without a valid MAC or form", ("kind",))
+        self._fetched = metrics.counter("fetched", "Records fetched from the ledger, not from Kafka")
+        self.app = faust.App(
+            name,
+            broker=f"aiokafka://{kafka}",
+            loop=asyncio.get_running_loop(),
+            store="memory://",
+            web_enabled=False,  # it would serve the table, that is: who agreed to what
+            topic_partitions=len(self._origins),
+            topic_replication_factor=-1,  # the broker's default
+            topic_disable_leader=True,
+            consumer_auto_offset_reset="earliest",
+            broker_session_timeout=SESSION_SECONDS,
+            broker_heartbeat_interval=SESSION_SECONDS / 3,
+            broker_rebalance_timeout=SESSION_SECONDS,
+            stream_wait_empty=False,
+        )
+        source = self.app.topic(topic, key_serializer="raw", value_serializer="raw", partitions=len(self._origins))
+        self._table: Any = self.app.Table("audience", partitions=len(self._origins), key_type=str)
+        self.app.agent(source, name="audience", concurrency=1)(self._agent)
+        self.app.on_partitions_revoked.connect(self._forget)
+        self.app.on_partitions_assigned.connect(self._forget)
 
-    async def apply(self, tx: Transaction, recorded: Recorded) -> None:
-        await projection.apply(tx, recorded, self._clock())
+    async def _forget(self, *_: Any, **__: Any) -> None:
+        """Another worker may have counted on, or will: what we hold is read anew from the recovered table."""
+        self._shards.clear()
+
+    def ready(self) -> dict[str, bool | str]:
+        """Ready is: partitions are ours, the table is recovered, and something was heard on them a moment ago."""
+        return {"faust": self._trouble() or True}
+
+    def _trouble(self) -> str | None:
+        app = self.app
+        if not app.started or app.rebalancing or not self._recovered():
+            return "recovering its table" if app.started else "starting"
+        if not any(place.topic == self._topic for place in app.consumer.assignment()):
+            return "no partition is assigned"
+        if self._heard is None or (self._clock() - self._heard).total_seconds() > SILENCE_SECONDS:
+            return "nothing heard from the publisher"
+        return None
+
+    def _recovered(self) -> bool:
+        tables: Any = self.app.tables  # its interface does not name the recovery
+        return bool(tables.recovery.completed.is_set())
+
+    async def run(self) -> None:
+        """Until cancelled. Raises what Faust crashed with, or what went wrong in here."""
+        starting = asyncio.ensure_future(self._start())
+        ending = asyncio.ensure_future(self.app.wait_until_stopped())
+        try:
+            await asyncio.wait({ending, self._error}, return_when=asyncio.FIRST_COMPLETED)
+            if self._error.done():
+                self._error.result()
+            if self.app.crash_reason is not None:
+                raise self.app.crash_reason
+        finally:
+            starting.cancel()
+            ending.cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STOP_SECONDS):
+                    await self.app.stop()
+
+    async def _start(self) -> None:
+        try:
+            await self.app.start()
+        except Exception as error:  # noqa: BLE001 - `run` raises it
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._error.done():
+            self._error.set_exception(error)
+
+    async def _agent(self, stream: Any) -> None:
+        async for event in stream.events():
+            try:
+                await self._take(event)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it ends the process
+                self._fail(error)
+                # Going on would let Faust count the message as done.
+                await asyncio.Event().wait()
+
+    async def _take(self, event: Any) -> None:
+        message, value = event.message, event.value or b""
+        shard = message.partition
+        headers = dict(message.headers or {})
+        kind = bytes(headers.get("kind", b"")).decode("ascii", "replace")
+        try:
+            expected = wire.recorded_mac(self._publisher_key, self._origins[shard], kind, value)
+            if kind not in {"leaf", "heartbeat"} or not wire.mac_holds(expected, headers.get("mac")):
+                raise wire.MalformedRecord  # noqa: TRY301 - handled with those of the readers
+            if kind == "leaf":
+                recorded = Recorded.read(value)
+                await self._count(shard, recorded.index, recorded)
+            else:
+                self._heard = self._clock()
+                heartbeat = Heartbeat.read(value, self._heard)
+                if await self._count(shard, heartbeat.size):
+                    # The message's own time: one that waited in Kafka says nothing about now.
+                    self._show(shard, from_millis(int(message.timestamp * 1000)))
+        except wire.MalformedRecord:
+            known = kind if kind in {"leaf", "heartbeat"} else "other"
+            self._doubtful.labels(known).inc()
+            log.warning("doubtful-message", kind=known, shard=shard, offset=message.offset)
+
+    async def _count(self, number: int, until: int, recorded: Recorded | None = None) -> bool:
+        """Count up to index `until`, fetching what is missing, then `recorded`. False if a rebalance came between."""
+        shard = self._shards.get(number)
+        if shard is None:
+            shard = self._shards[number] = Shard(number, self._table)
+        while shard.next < until:
+            for missing in await self._missing(number, shard.next, min(PAGE, until - shard.next)):
+                shard.fold(missing)
+            if self._shards.get(number) is not shard:
+                return False
+            shard.flush()
+        if recorded is not None:
+            shard.fold(recorded)
+        if shard.waiting >= (FLUSH_AT if recorded is not None else 1):
+            shard.flush()
+        self._next.labels(str(number)).set(shard.next)
+        return True
+
+    async def _missing(self, shard: int, start: int, limit: int) -> list[Recorded]:
+        """Records from the ledger, at least one, as long as it takes."""
+        backoff = Backoff()
+        while True:
+            try:
+                answer = await self._ledger.get(
+                    "/ledger/records", params={"shard": shard, "from": start, "limit": limit}, timeout=15
+                )
+                size, records = _records(answer.json())
+            except (Unavailable, Refused) as error:
+                log.warning("waiting", service="ledger", reason=type(error).__name__)
+                await backoff.pause()
+                continue
+            if not records:
+                what = f"the ledger ends at {size}, record {start} was published"
+                raise Corrupt(what, f"shard {shard}")
+            if [(one.shard, one.index) for one in records] != [(shard, start + n) for n in range(len(records))]:
+                raise Corrupt("the ledger answered other records than it was asked for", f"shard {shard}")
+            self._fetched.inc(len(records))
+            return records
+
+    def _show(self, shard: int, complete_at: datetime) -> None:
+        self._complete_at[shard] = complete_at
+        self._to_show.set()
+
+    async def show(self) -> None:
+        """Write figures for the page whenever they changed; many changes while one write runs make one next write."""
+        backoff = Backoff()
+        while True:
+            await self._to_show.wait()
+            self._to_show.clear()
+            try:
+                for number, shard in list(self._shards.items()):
+                    if number in self._complete_at:
+                        async with self._db.transaction() as tx:
+                            await store.put_counted(tx, shard.counted(self._complete_at[number]))
+            except Unavailable:
+                self._to_show.set()
+                await backoff.pause()
+            else:
+                backoff.reset()
+                await asyncio.sleep(SHOW_PAUSE_SECONDS)
+
+
+def _records(answer: Any) -> tuple[int, list[Recorded]]:
+    try:
+        return int(answer["size"]), [Recorded.read(base64.b64decode(text, validate=True)) for text in answer["records"]]
+    except (KeyError, TypeError, ValueError, wire.MalformedRecord):
+        raise Unavailable("ledger") from None
