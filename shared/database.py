@@ -39,6 +39,8 @@ _TRY_AGAIN: Final = (
     TimeoutError,
     EOFError,
 )
+# What asyncpg raises when a connection ends under it; the first of them for wrong calls of ours, too.
+_CONFUSED: Final = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 _LOCK_IDLE_SECONDS: Final = 10
 _RECONNECT_SECONDS: Final = 0.5
 
@@ -168,13 +170,13 @@ class Database:
             connection = await self._pool.acquire(timeout=5)
         except _TRY_AGAIN:
             raise unavailable() from None
-        except asyncpg.InterfaceError:  # the pool is closing
+        except _CONFUSED:  # the pool is closing, or the connection broke while it was made fit for use
             raise unavailable() from None
         try:
             yield connection
         finally:
             # A connection that broke on the way back is the pool's affair; the work is done or reported already.
-            with suppress(*_TRY_AGAIN, asyncpg.InterfaceError):
+            with suppress(*_TRY_AGAIN, *_CONFUSED):
                 await self._pool.release(connection)
 
     async def fetch(self, sql: str, *arguments: Any) -> list[Row]:
@@ -210,9 +212,8 @@ class Database:
             try:
                 yield Transaction(connection)
             except BaseException:
-                if not connection.is_closed():
-                    with suppress(*_TRY_AGAIN, asyncpg.InterfaceError):
-                        await connection.execute("rollback")
+                with suppress(*_TRY_AGAIN, *_CONFUSED):
+                    await connection.execute("rollback")
                 raise
             async with _mapped(connection):
                 if await connection.execute("commit") != "COMMIT":
@@ -275,7 +276,7 @@ class Database:
                 continue
             try:
                 await self._relay_notifications(connection)
-            except (*_TRY_AGAIN, asyncpg.InterfaceError) as error:
+            except (*_TRY_AGAIN, *_CONFUSED) as error:
                 log.warning("listening-interrupted", schema=self.schema, exception=type(error).__name__)
             finally:
                 connection.terminate()
@@ -320,8 +321,16 @@ async def _mapped(connection: PoolConnectionProxy[Row] | asyncpg.Connection[Row]
         yield
     except _TRY_AGAIN:
         raise unavailable() from None
+    except asyncpg.InternalClientError:
+        raise unavailable() from None
     except asyncpg.InterfaceError:
-        # asyncpg reports a lost connection and a wrong call by the same class.
-        if connection.is_closed():
+        if _is_gone(connection):
             raise unavailable() from None
         raise
+
+
+def _is_gone(connection: PoolConnectionProxy[Row] | asyncpg.Connection[Row]) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True  # the pool has taken a broken connection back already

@@ -7,8 +7,7 @@ so there are no consumer groups and no committed offsets.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +25,8 @@ from shared.errors import Unavailable
 Headers = list[tuple[str, bytes]]
 
 _REQUEST_TIMEOUT_MS: Final = 10_000
+_CLOSED_WITHIN: Final = 1.5
+_ACKNOWLEDGED_WITHIN: Final = 6.0  # seconds; then the caller is told, and sends again
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Producer:
         await self._running()
 
     async def stop(self) -> None:
+        """Ends without waiting for what is on its way: whoever sent it has been answered, or sends it again."""
         await self._drop(self._inner)
 
     async def send(self, topic: str, partition: int, key: bytes | None, value: bytes, headers: Headers) -> None:
@@ -83,7 +85,7 @@ class Producer:
         acknowledged: list[asyncio.Future[object]] = []
         try:
             for message in messages:
-                acknowledged.append(  # noqa: PERF401
+                acknowledged.append(  # noqa: PERF401 - each send waits for room in the buffer
                     await producer.send(
                         message.topic,
                         value=message.value,
@@ -92,22 +94,17 @@ class Producer:
                         headers=message.headers,
                     )
                 )
-            for future in acknowledged:
-                await future
+            await _all_of(acknowledged)
         except (MessageSizeTooLargeError, InvalidTopicError):
             raise
-        except (KafkaError, OSError, AssertionError):
+        except (KafkaError, OSError, TimeoutError):
             # A fenced or confused idempotent producer stays so: the next call gets a new one. Its sequence
             # numbers start anew, therefore what was on its way may arrive twice.
             await self._drop(producer)
             raise Unavailable("kafka") from None
         finally:
             for future in acknowledged:
-                # Nobody else looks at those that failed after the first.
-                if future.done() and not future.cancelled():
-                    future.exception()
-                else:
-                    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+                future.add_done_callback(_look_at)
 
     async def _running(self) -> Any:
         async with self._starting:
@@ -122,23 +119,55 @@ class Producer:
                     retry_backoff_ms=100,
                 )
                 try:
-                    await producer.start()
-                except (KafkaError, OSError):
-                    with suppress(KafkaError, OSError):
-                        await producer.stop()
+                    async with asyncio.timeout(_ACKNOWLEDGED_WITHIN):
+                        await producer.start()
+                    self._inner = producer
+                except (KafkaError, OSError, TimeoutError):
                     raise Unavailable("kafka") from None
-                self._inner = producer
+                finally:
+                    if self._inner is not producer:  # cancelled, too: its connections would stay open
+                        await self._drop(producer)
             return self._inner
 
     async def _drop(self, producer: Any) -> None:
-        if producer is None:
+        """Close without flushing. aiokafka's own stop() would first wait for a broker that is gone, for ever:
+        an idempotent producer never gives a batch up. Hence its private parts, here and nowhere else."""
+        if producer is None or producer._closed:  # noqa: SLF001
             return
         if self._inner is producer:
             self._inner = None
-        # stop() first tries to flush, which may wait for a broker that is gone.
-        with suppress(KafkaError, OSError, TimeoutError, AssertionError):
-            async with asyncio.timeout(2):
-                await producer.stop()
+        producer._closed = True  # noqa: SLF001
+        await _contained(producer._sender.close())  # noqa: SLF001
+        await _contained(producer.client.close())
+
+
+async def _contained(closing: Coroutine[Any, Any, None]) -> None:
+    """Close something of aiokafka's, whatever comes of it, within a second or two.
+
+    It cancels its own tasks and awaits them: one that has not begun to run lets CancelledError escape, as if we
+    had been cancelled ourselves. A task of our own begins after those, and is where such an escape ends.
+    """
+    task = asyncio.ensure_future(closing)
+    task.add_done_callback(_look_at)
+    await asyncio.wait([task], timeout=_CLOSED_WITHIN)
+    task.cancel()
+
+
+async def _all_of(acknowledged: Sequence[asyncio.Future[object]]) -> None:
+    """Raises the first failure; TimeoutError if a broker keeps us waiting."""
+    if not acknowledged:
+        return
+    done, waiting = await asyncio.wait(acknowledged, timeout=_ACKNOWLEDGED_WITHIN, return_when=asyncio.FIRST_EXCEPTION)
+    for future in done:
+        future.result()
+    if waiting:
+        raise TimeoutError
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Nobody else asks what became of it, and asyncio would complain."""
+    if not future.cancelled():
+        future.exception()
 
 
 class Consumer:
@@ -170,18 +199,17 @@ class Consumer:
             consumer.assign([TopicPartition(self._topic, partition) for partition in self._partitions])
             for partition, offset in self._positions.items():
                 consumer.seek(TopicPartition(self._topic, partition), offset)
+            self._inner = consumer
         except (KafkaError, OSError):
-            with suppress(KafkaError, OSError):
-                await consumer.stop()
             raise Unavailable("kafka") from None
-        self._inner = consumer
+        finally:
+            if self._inner is not consumer:  # cancelled, too: its connections would stay open
+                await _contained(consumer.stop())
 
     async def stop(self) -> None:
         consumer, self._inner = self._inner, None
         if consumer is not None:
-            with suppress(KafkaError, OSError, TimeoutError):
-                async with asyncio.timeout(2):
-                    await consumer.stop()
+            await _contained(consumer.stop())
 
     def _running(self) -> Any:
         if self._inner is None:

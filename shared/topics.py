@@ -17,16 +17,19 @@ _CONFIG: Final = {
     "retention.ms": str(7 * 86_400_000),
     "message.timestamp.type": "CreateTime",
 }
+_REPLICAS: Final = 3
 _OK: Final = 0
 _EXISTS: Final = 36
 
 
-async def ensure_topics(bootstrap: str, prefix: str, shards: int, replication: int = -1) -> None:
-    """One partition per shard on each topic; `replication` -1 is the broker's default. Safe to repeat."""
+async def ensure_topics(bootstrap: str, prefix: str, shards: int, replication: int | None = None) -> None:
+    """One partition per shard on each topic, on three brokers where there are as many. Safe to repeat."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=15_000)
     names = [prefix + STATED, prefix + RECORDED]
     try:
         await admin.start()
+        if replication is None:
+            replication = min(_REPLICAS, len((await admin.describe_cluster())["brokers"]))
         made = await admin.create_topics(
             [NewTopic(name, shards, replication, topic_configs=dict(_CONFIG)) for name in names],
             timeout_ms=15_000,
