@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from services.ledger import api, store
+from services.ledger import api, receipts_api, store
 from services.ledger.append import Appender, Keys
 from services.ledger.check import admission
 from services.ledger.payloads import Payloads
@@ -21,6 +21,7 @@ from shared.database import Database
 from shared.errors import Unavailable
 from shared.kafka import Consumer, Producer
 from shared.metrics import Metrics
+from shared.pages import Pages
 from shared.process import Running
 from shared.register import load
 from shared.secrets import Secrets
@@ -43,8 +44,11 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     async def ready() -> dict[str, bool | str]:
         return await api.ready(parts)
 
-    app = create_app("ledger", access=Access.load(secrets), metrics=metrics, ready=ready)
+    pages, registers = Pages("ledger", receipts_api.HERE), receipts_api.Registers(db, load())
+    await registers.keep()
+    app = create_app("ledger", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
     app.include_router(api.router(parts))
+    app.include_router(receipts_api.router(db, parts.keks, registers, pages))
     return Running(app, {"ledger.troubles": lambda: _watch_troubles(db, metrics)}, ready, db.close)
 
 

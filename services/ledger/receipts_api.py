@@ -1,0 +1,312 @@
+"""Receipts for the people they belong to; histories and register snapshots for whoever collects evidence."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from services.ledger import receipt as receipts
+from services.ledger import record as records
+from services.ledger import store
+from services.ledger.history import Histories, History
+from services.ledger.log.leaf import leaf_hash
+from services.ledger.reader.strict import encode_base64url
+from services.ledger.receipt import Snapshot
+from shared.access import needs, open_by_capability
+from shared.clock import from_millis, parse_rfc3339
+from shared.database import Database
+from shared.errors import Corrupt, Refused
+from shared.events.types import UUID7_PATTERN
+from shared.pages import Pages, Texts
+from shared.register import Register, RegisterInvalid
+from shared.register.notice import Notice, parse_notice
+from shared.web import language, wants_html
+
+HERE: Final = Path(__file__).parent
+KEY_SIZE: Final = 16
+
+_LOCAL: Final = ZoneInfo("Europe/Berlin")
+_STATEMENT: Final = re.compile(UUID7_PATTERN[:-1] + r"\Z", re.ASCII)
+_HASH: Final = re.compile(r"[0-9a-f]{64}\Z", re.ASCII)
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Vary": "Accept, Accept-Language",
+    # The address of this page is the key to it, so no other page is told.
+    "Referrer-Policy": "no-referrer",
+}
+
+Format = Literal["json", "record", "tlog-proof"]
+
+
+def no_receipt() -> Refused:
+    """One answer for every link that opens nothing, so that it tells nothing about what there is."""
+    return Refused("receipt-not-found", "This link opens no receipt.", status=404)
+
+
+def no_register() -> Refused:
+    return Refused("no-such-register", "There is no register snapshot with this hash.", status=404)
+
+
+@dataclass
+class Registers:
+    """Every version of the register that statements may name, by its hash; the ledger keeps each it has run with."""
+
+    db: Database
+    current: Register
+    _known: dict[str, Snapshot] = field(default_factory=dict)
+
+    async def keep(self) -> None:
+        """Store the current snapshot under its hash, so that it can be had when another is current."""
+        await store.add_attachment(self.db, bytes.fromhex(self.current.version), self.current.snapshot())
+
+    async def get(self, version: str) -> Snapshot:
+        """The snapshot with this hash; Refused 404 if the ledger never ran with it."""
+        if version not in self._known:
+            raw = await self._raw(version)
+            if raw is None:
+                raise no_register()
+            self._known[version] = Snapshot(raw)
+        return self._known[version]
+
+    async def _raw(self, version: str) -> bytes | None:
+        if version == self.current.version:
+            return self.current.snapshot()
+        raw = await store.attachment(self.db, bytes.fromhex(version)) if _HASH.match(version) else None
+        try:
+            # Sealed attachments lie beside the snapshots, and are nobody's business here.
+            return None if raw is None or not records.parse_snapshot(raw) else raw
+        except records.NoRecord:
+            return None
+
+
+@dataclass(frozen=True)
+class Receipts:
+    """Opens receipts by their capability and shows them."""
+
+    histories: Histories
+    registers: Registers
+    pages: Pages
+
+    async def open(self, statement: str, key: str) -> History:
+        """The one statement this key opens the receipt of; the same refusal for everything else."""
+        if not _STATEMENT.match(statement):
+            raise no_receipt()
+        try:
+            history = await self.histories.of_statement(statement)
+        except Refused:
+            raise no_receipt() from None
+        if not receipts.opens(history, _decoded(key)):
+            raise no_receipt()
+        return history
+
+    async def answer(self, request: Request, statement: str, key: str, wanted: Format | None) -> Response:
+        history = await self.open(statement, key)
+        [entry] = history.entries
+        snapshot = await self.registers.get(entry.statement.data.register_version)
+        if wanted is None and wants_html(request):
+            return self.page(request, history, snapshot, key)
+        match wanted:
+            case "tlog-proof":
+                return _file(receipts.proof(history), "text/plain", f"receipt-{statement}.tlog-proof")
+            case "record":
+                made = records.record(entry.statement, snapshot.content)
+                return _file(receipts.to_bytes(made), "application/ld+json", f"record-{statement}.jsonld")
+            case "json":
+                whole = receipts.to_bytes(receipts.receipt(history, snapshot))
+                return _file(whole, "application/json", f"receipt-{statement}.json")
+            case None:
+                return Response(
+                    receipts.to_bytes(receipts.receipt(history, snapshot)),
+                    media_type="application/json",
+                    headers=_HEADERS,
+                )
+
+    def page(self, request: Request, history: History, snapshot: Snapshot, key: str) -> Response:
+        """The receipt in plain words."""
+        lang = language(request)
+        texts = self.pages.texts(lang)
+        [entry] = history.entries
+        statement, data = entry.statement, entry.statement.data
+        said = _Said(snapshot.content, statement.data, lang)
+        notice = said.notice
+        recorded_at = int.from_bytes(entry.leaf[-8:], "big")
+
+        def download(form: Format) -> str:
+            return f"/ledger/receipts/{statement.id}?" + urlencode({"key": key, "format": form})
+
+        return self.pages.render(
+            "receipt.html",
+            lang,
+            request=request,
+            headers=_HEADERS,
+            type=statement.type,
+            overtaken=entry.overtaken,
+            labels=said.labels or [texts("receipt.lead.everything")],
+            titles=said.titles or [texts("receipt.lead.everything")],
+            controller=said.controller["name"],
+            address=", ".join(said.controller["address"]),
+            basis=said.basis,
+            said_at=moment(texts, parse_rfc3339(statement.time)),
+            recorded_at=moment(texts, from_millis(recorded_at)),
+            method=getattr(data, "method", ""),
+            notice=None if notice is None else {"hash": notice.hash, "version": notice.version},
+            ways_out=said.ways_out,
+            index=entry.index,
+            size=history.size,
+            shard=history.log.shard,
+            subject=statement.subject,
+            statement=statement.id,
+            download=download,
+            values=[
+                ("origin", history.log.origin),
+                ("checkpoint", history.log.vkey),
+                ("root", history.note.split("\n")[2]),
+                ("leaf", leaf_hash(entry.leaf).hex()),
+                ("label", entry.leaf[1:33].hex()),
+                ("version", str(int.from_bytes(entry.leaf[33:41], "big"))),
+                ("pin", entry.pin.hex()),
+            ],
+        )
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A statement's references, as the register it names words them in one language."""
+
+    snapshot: Mapping[str, Any]
+    data: Any
+    language: str
+
+    @property
+    def _activity(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.snapshot["files"][f"activities/{self.data.activity}.toml"]
+        return found
+
+    @property
+    def _purpose(self) -> Mapping[str, Any] | None:
+        asked = (getattr(self.data, "purpose", None), getattr(self.data, "channel", None))
+        return next((one for one in self._activity["purposes"] if (one["id"], one["channel"]) == asked), None)
+
+    @property
+    def controller(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.snapshot["files"]["parties.toml"]["parties"][self.data.controller]
+        return found
+
+    @property
+    def titles(self) -> list[str]:
+        """The purpose's name; nothing if the statement is about everything."""
+        return [] if self._purpose is None else [str(self._purpose["title"][self.language])]
+
+    @property
+    def labels(self) -> list[str]:
+        """The words beside the box, as they stood in the notice that was shown; else the purpose's name."""
+        if self.notice is None:
+            return self.titles
+        return [
+            one.label
+            for one in self.notice.choices
+            if (one.purpose, one.channel) == (self.data.purpose, self.data.channel)
+        ] or self.titles
+
+    @property
+    def notice(self) -> Notice | None:
+        """The notice that was shown, if the statement answers one."""
+        shown = getattr(self.data, "notice", None)
+        if shown is None:
+            return None
+        for path, text in records.notices_of(self.snapshot, self.data.activity).items():
+            try:
+                notice = parse_notice(path, text.encode())
+            except RegisterInvalid:
+                continue
+            if notice.hash == shown.hash:
+                return notice
+        return None
+
+    @property
+    def basis(self) -> str:
+        """The legal basis as people quote it."""
+        purpose = self._purpose
+        named = getattr(self.data, "legal_basis", None)
+        if purpose is None or named is None:
+            return ""
+        article = self.snapshot["files"]["rights.toml"]["legal_bases"][named]["article"][self.language]
+        return "; ".join([article, *(norm[self.language] for norm in purpose["norms"])])
+
+    @property
+    def ways_out(self) -> list[str]:
+        return [str(way["words"][self.language]) for way in self._activity["withdrawal"]]
+
+
+def moment(texts: Texts, at: datetime) -> str:
+    """A date and time as people read it, in German local time."""
+    local = at.astimezone(_LOCAL)
+    month = texts("months").split()[local.month - 1]
+    return texts("date", day=local.day, month=month, year=local.year, hour=local.hour, minute=local.minute)
+
+
+def _decoded(key: str) -> bytes:
+    """The 16 bytes of a capability; none of any other length or spelling opens anything."""
+    try:
+        raw = base64.urlsafe_b64decode(key.encode("ascii") + b"=" * (-len(key) % 4))
+    except (binascii.Error, ValueError):
+        raise no_receipt() from None
+    if len(raw) != KEY_SIZE or encode_base64url(raw) != key:
+        raise no_receipt()
+    return raw
+
+
+def _file(content: bytes, media_type: str, name: str) -> Response:
+    return Response(
+        content,
+        media_type=media_type,
+        headers={**_HEADERS, "Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
+def router(db: Database, keks: Mapping[int, bytes], registers: Registers, pages: Pages) -> APIRouter:
+    """GET /ledger/receipts/{id}, /ledger/subjects/{subject}/history, /ledger/register/{hash}."""
+    histories = Histories(db, keks)
+    opened = Receipts(histories, registers, pages)
+    routes = APIRouter(prefix="/ledger")
+
+    @routes.api_route("/receipts/{statement}", methods=["GET", "HEAD"], dependencies=[Depends(open_by_capability)])
+    async def receipt(
+        request: Request,
+        statement: str,
+        key: str = "",
+        wanted: Annotated[Format | None, Query(alias="format")] = None,
+    ) -> Response:
+        """A receipt: a page for a browser, JSON for everybody else, files by `format`."""
+        try:
+            return await opened.answer(request, statement, key, wanted)
+        except records.NoRecord:
+            raise Corrupt("register", "a receipt names another activity than its register") from None
+
+    @routes.get("/subjects/{subject}/history", dependencies=[Depends(needs("ledger.history"))])
+    async def history(
+        subject: str,
+        purpose: Annotated[str, Query(max_length=63)] = "",
+        channel: Annotated[str, Query(max_length=63)] = "",
+    ) -> Response:
+        """What is recorded of a subject, all proven under one checkpoint."""
+        if bool(purpose) != bool(channel):
+            raise Refused("purpose-without-channel", "Name purpose and channel, or neither.")
+        found = await histories.of_subject(subject, purpose, channel)
+        return JSONResponse(receipts.history_json(found), headers={"Cache-Control": "no-store"})
+
+    @routes.get("/register/{version}", dependencies=[Depends(needs("ledger.history"))])
+    async def register(version: str) -> Response:
+        """The register snapshot with this SHA-256, which statements name as their register_version."""
+        return Response((await registers.get(version)).raw, media_type="application/json")
+
+    return routes
