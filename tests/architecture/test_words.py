@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tomllib
@@ -22,6 +23,7 @@ NOT_RUN = re.compile(r"pytest\.(skip|xfail|importorskip)\b|pytest\.mark\.(skip|s
 # Sources name no registry and no machine: packages come from wherever the one who installs says.
 PLACES = re.compile(r"(?<![\w.$}/])/(?:home|root|Users|work|mnt)/[A-Za-z0-9._-]+")
 ADDRESS = re.compile(r"https?://(?P<host>[A-Za-z0-9.-]+)")
+PUBLIC = {"pypi.org", "files.pythonhosted.org", "repo1.maven.org", "repo.maven.apache.org", "registry.npmjs.org"}
 MIRROR = re.compile(r"mirror|proxy|artifactory|nexus|registry|index-url|simple/", re.IGNORECASE)
 
 
@@ -79,18 +81,39 @@ def test_no_test_is_kept_from_running() -> None:
     assert found == []
 
 
+def mirrors() -> set[str]:
+    """The hosts that this machine gets its packages from, other than the public ones."""
+    says = [value for name, value in os.environ.items() if re.search(r"INDEX|REGISTRY|MIRROR|PROXY", name.upper())]
+    for file in (
+        "/etc/pip.conf",
+        "~/.pip/pip.conf",
+        "~/.config/pip/pip.conf",
+        "~/.config/uv/uv.toml",
+        "/etc/uv/uv.toml",
+    ):
+        path = Path(file).expanduser()
+        if path.is_file():
+            says.append(path.read_text("utf-8"))
+    hosts = {match["host"] for text in says for match in ADDRESS.finditer(text)}
+    return {host for host in hosts if "." in host and host not in PUBLIC and not host.startswith("127.")}
+
+
 def test_no_file_knows_a_path_of_the_machine_it_was_written_on() -> None:
     found = {path: match[0] for path, text in texts() if path != HERE and (match := PLACES.search(text))}
     assert found == {}
+    if len(ROOT.parts) > 2:
+        assert [path for path, text in texts() if str(ROOT) in text] == []
 
 
 def test_no_file_names_a_mirror_of_a_package_registry() -> None:
-    named = set()
+    hosts = mirrors()
+    named = []
     for path, text in texts():
-        for match in ADDRESS.finditer(text):
-            if path != HERE and MIRROR.search(match[0]):
-                named.add(f"{path}: {match[0]}")
-    assert named == set()
+        if path == HERE:
+            continue
+        suspicious = [match[0] for match in ADDRESS.finditer(text) if MIRROR.search(match[0])]
+        named += [f"{path}: {one}" for one in [*suspicious, *(host for host in hosts if host in text)]]
+    assert named == []
 
 
 def test_the_lock_names_packages_and_hashes_and_no_address() -> None:
