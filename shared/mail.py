@@ -91,11 +91,12 @@ def compose(letter: Letter) -> bytes:
     message["Subject"] = letter.subject
     message["Date"] = format_datetime(letter.date)
     message["Message-ID"] = letter.message_id
-    message["Content-Language"] = letter.language
     if letter.auto_submitted:
         message["Auto-Submitted"] = "auto-generated"
     message.set_content(letter.text, cte="quoted-printable")
     message.add_alternative(letter.html, subtype="html", cte="quoted-printable")
+    # Not before: making it multipart moves every Content- header into the first part.
+    message["Content-Language"] = letter.language
     message.set_boundary("=_" + hashlib.sha256(f"{letter.message_id}\n{letter.text}".encode()).hexdigest()[:40])
     head, blank, body = message.as_bytes().partition(b"\r\n\r\n")
     # Written by hand: the library would fold the address, and providers are known to read one line only.

@@ -71,6 +71,7 @@ def test_a_mail_reads_as_it_was_written() -> None:
     assert message["from"] == "Grüße vom Beispielwerk <newsletter@example.org>"
     assert message["message-id"] == "<0192f3a0-1111-7abc-8def-0123456789ab@example.org>"
     assert message["auto-submitted"] == "auto-generated"
+    assert message["content-language"] == "de"
     assert message.get_content_type() == "multipart/alternative"
     text, html = message.iter_parts()
     assert text.get_content().replace("\r\n", "\n") == letter().text

@@ -8,12 +8,11 @@ from __future__ import annotations
 import asyncio
 import email
 import email.policy
-import json
 import os
 import re
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.message import EmailMessage
@@ -28,7 +27,7 @@ from aiosmtpd.smtp import SMTP
 
 from services.ledger import main as ledger
 from services.marketing import main as marketing
-from services.marketing.worker import Fold as MarketingFold
+from services.marketing import projection
 from services.newsletter import api
 from services.newsletter.domain import Speaker
 from services.newsletter.letters import Letters
@@ -40,7 +39,7 @@ from shared import register
 from shared.access import Access
 from shared.client import ServiceClient
 from shared.clock import utc_now
-from shared.database import Database
+from shared.database import Database, Transaction
 from shared.events import Standing, Statement, parse
 from shared.follower import Recorded
 from shared.mail import MailServer
@@ -75,6 +74,8 @@ class Mailbox:
     answers: list[str] = field(default_factory=list)
     received: list[tuple[str, bytes]] = field(default_factory=list)
     attempts: int = 0
+    hold: asyncio.Event | None = None
+    """While it is set and not yet done, mails are taken and not answered."""
     _server: asyncio.Server | None = None
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
@@ -82,6 +83,8 @@ class Mailbox:
         answer = self.answers.pop(0) if self.answers else "250 2.0.0 kept"
         if answer.startswith("250"):
             self.received.append((envelope.rcpt_tos[0], envelope.original_content))
+        if self.hold is not None:
+            await self.hold.wait()
         return answer
 
     async def start(self) -> None:
@@ -154,9 +157,39 @@ class World:
     down: set[str]
     marketing_db: Database
     subjects_db: Database
-    folds: list[tuple[Database, Any]]
+    folds: list[tuple[Database, Callable[[Transaction, Recorded], Awaitable[None]]]]
+    another_mails: Callable[[], Mails]
     standings: dict[str, Standing] = field(default_factory=dict)
     index: int = 0
+    working: asyncio.Task[None] | None = None
+
+    def start_mails(self) -> None:
+        self.working = asyncio.create_task(self.mails.run())
+
+    async def stop_mails(self) -> None:
+        """End the worker wherever it is, as a crash would."""
+        if self.working is not None:
+            self.working.cancel()
+            await asyncio.gather(self.working, return_exceptions=True)
+            self.working = None
+
+    async def restart_mails(self) -> None:
+        await self.stop_mails()
+        self.mails = self.another_mails()
+        self.start_mails()
+
+    @asynccontextmanager
+    async def postgresql_down(self) -> AsyncIterator[None]:
+        """No connection of the newsletter lives and none can be made."""
+        await self.superuser.execute("alter role newsletter connection limit 0")
+        try:
+            await self.superuser.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where usename = 'newsletter' and datname = current_database()"
+            )
+            yield
+        finally:
+            await self.superuser.execute("alter role newsletter connection limit -1")
 
     async def until(self, condition: Any, seconds: float = 15) -> Any:
         """Wait for a condition, sync or async, to give something true."""
@@ -176,7 +209,9 @@ class World:
 
     async def send(self, form: Form, address: str, *purposes: str, lang: str = "de") -> httpx.Response:
         data = {**form.hidden, "email": address, "purpose": list(purposes)}
-        return await self.http.post("/newsletter", params={"lang": lang}, data=data, headers={"User-Agent": "Browser/1"})
+        return await self.http.post(
+            "/newsletter", params={"lang": lang}, data=data, headers={"User-Agent": "Browser/1"}
+        )
 
     async def sign_up(self, address: str, *purposes: str, lang: str = "de") -> httpx.Response:
         return await self.send(await self.form(lang), address, *(purposes or ("newsletter/email",)), lang=lang)
@@ -220,7 +255,7 @@ class World:
             recorded = Recorded.read(RecordedValue(0, self.index, leaf, row["statement"]).encode())
             for db, fold in self.folds:
                 async with db.transaction() as tx:
-                    await fold.apply(tx, recorded)
+                    await fold(tx, recorded)
             self.index += 1
             await self.db.execute(
                 "update outbox set sealed_at = clock_timestamp(), result = $2 where id = $1",
@@ -301,17 +336,19 @@ async def world(database: TestDatabase, secrets_dir: Path, tmp_path: Path) -> As
             dkim=secrets.dkim(),
             way_out_keys=secrets.way_out_keys(),
         )
-        mails = Mails(
-            db=db,
-            speaker=speaker,
-            letters=letters,
-            subjects=clients[0],
-            ledger=clients[1],
-            server=MailServer("127.0.0.1", mailbox.port, timeout=5),
-            clock=clock,
-            random=os.urandom,
-            metrics=metrics,
-        )
+
+        def mails() -> Mails:
+            return Mails(
+                db=db,
+                speaker=speaker,
+                letters=letters,
+                subjects=clients[0],
+                ledger=clients[1],
+                server=MailServer("127.0.0.1", mailbox.port, timeout=5),
+                clock=clock,
+                random=os.urandom,
+                metrics=metrics,
+            )
 
         async def ready() -> dict[str, bool]:
             return {"postgresql": True}
@@ -336,13 +373,10 @@ async def world(database: TestDatabase, secrets_dir: Path, tmp_path: Path) -> As
                 await together(scope, receive, send)
 
         listening = asyncio.Event()
-        tasks = [
-            asyncio.create_task(serve_http(reachable, "127.0.0.1", port, lambda _: listening.set())),
-            asyncio.create_task(mails.run()),
-        ]
+        serving = asyncio.create_task(serve_http(reachable, "127.0.0.1", port, lambda _: listening.set()))
         await listening.wait()
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=settings.base_url, timeout=30))
-        yield World(
+        made = World(
             settings=settings,
             secrets=secrets,
             http=http,
@@ -351,20 +385,20 @@ async def world(database: TestDatabase, secrets_dir: Path, tmp_path: Path) -> As
             db=db,
             superuser=superuser,
             newsletter=parts,
-            mails=mails,
+            mails=mails(),
+            another_mails=mails,
             sweeper=Sweeper(db, speaker, clock, os.urandom),
             down=down,
             marketing_db=marketing_db,
             subjects_db=subjects_db,
             folds=[
-                (marketing_db, MarketingFold(clock)),
-                (subjects_db, SubjectsFold(Peppers(secrets.peppers()))),
+                (marketing_db, lambda tx, recorded: projection.apply(tx, recorded, speaker.register, clock())),
+                (subjects_db, SubjectsFold(Peppers(secrets.peppers())).apply),
             ],
         )
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def evidence_of(statement: Statement) -> dict[str, Any]:
-    return json.loads(json.dumps(statement.data.model_dump(mode="json")))  # type: ignore[no-any-return]
+        made.start_mails()
+        yield made
+        await made.stop_mails()
+        await http.aclose()
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
