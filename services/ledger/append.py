@@ -48,8 +48,8 @@ with h as (
                       where i.shard = $1 and i.kind = 'signer-disagrees' and i.closed_at is null)
     returning 1
 ), add_leaves as (
-    insert into leaf_batch (shard, first, n, leaves)
-    select $1, $3, $10, $11 from h where $10 > 0
+    insert into leaf_batch (shard, first, n, leaves, root)
+    select $1, $3, $10, $11, $52 from h where $10 > 0
 ), add_tiles as (
     insert into tile (shard, level, n, hashes)
     select $1, t.* from h, unnest($12::smallint[], $13::bigint[], $14::bytea[]) t
@@ -421,4 +421,5 @@ def arguments(prepared: Prepared) -> list[Any]:
         [kind for kind, _ in prepared.closed],
         [about for _, about in prepared.closed],
         channels,
+        prepared.root,
     ]

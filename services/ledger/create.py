@@ -91,7 +91,12 @@ async def _create(
             edge.to_bytes(),
             _EMPTY_MAP,
         )
-        await tx.execute("insert into leaf_batch (shard, first, n, leaves) values ($1, 0, 1, $2)", shard, leaf)
+        await tx.execute(
+            "insert into leaf_batch (shard, first, n, leaves, root) values ($1, 0, 1, $2, $3)",
+            shard,
+            leaf,
+            edge.root(),
+        )
         line = fresh.sign(text, int(now.timestamp())).decode()
         await store.add_checkpoint(tx, shard, 1, None, edge.root(), note.decode(), line, now)
         await tx.execute("insert into cursor (shard, next) values ($1, 0)", shard)

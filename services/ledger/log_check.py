@@ -25,7 +25,7 @@ from services.ledger.reader.leaf import Event, MapRoot, parse_leaf
 from services.ledger.reader.merkle import leaf_hash, node_hash, root_of
 from services.ledger.reader.note import CosignatureSigner, CosignatureVerifier, Signer, parse_note
 from services.ledger.reader.replica import Replica
-from services.ledger.signer_files import SignerFiles
+from services.ledger.signer_files import signed_leaves
 from shared.database import Database, Queries, Row
 from shared.errors import Corrupt
 from shared.events import EVERYTHING, RESTRICTIVE, Malformed, Statement, is_overtaken, matter_of, parse
@@ -182,8 +182,8 @@ class _Shard:
                 yield self._wrong("log", column, "is not the key that we have")
 
     def _signed_leaves(self) -> Iterator[bytes]:
-        files = SignerFiles.look(self._trusted.signer_dir, self.shard) if self._trusted.signer_dir else None
-        return iter(()) if files is None else files.leaves()
+        directory = self._trusted.signer_dir
+        return iter(()) if directory is None else signed_leaves(directory, self.shard)
 
     async def _replay(self, head: Row, signed: Iterator[bytes]) -> AsyncIterator[Finding | Progress]:
         size = int(head["size"])
@@ -202,7 +202,6 @@ class _Shard:
 
     async def _batch(self, batch: store.Batch, signed: Iterator[bytes]) -> AsyncIterator[Finding]:
         leaves = list(_split(batch.leaves))
-        where = f"index {batch.first} to {batch.first + batch.n - 1}"
         finding = self._unlike_signed(batch, leaves, signed)
         if finding is not None:
             self._stopped = True
@@ -212,23 +211,36 @@ class _Shard:
             yield finding
         if self._stopped:
             return
-        try:
-            for leaf in leaves:
-                parsed = self._replica.apply(leaf)
-        except Invalid as invalid:
+        finding = await self._apply(batch, leaves)
+        if finding is not None:
             self._stopped = True
-            altered = await self._altered(batch, leaves)
-            if altered is None:
-                yield self._wrong("leaf_batch", where, f"{invalid.what} {invalid.why}")
-            else:
-                yield self._wrong("leaf_batch", f"index {altered}", "is not the leaf whose hash its tile holds")
+            yield finding
             return
-        if not isinstance(parsed, MapRoot):
-            yield self._wrong("leaf_batch", where, "does not end in a MAP_ROOT")
         async for finding in self._add_to_tiles(leaves):
             yield finding
         if self._replica.size in self._batch_ends:
             self._batch_ends[self._replica.size] = self._replica.tree_root()
+
+    async def _apply(self, batch: store.Batch, leaves: Sequence[bytes]) -> Finding | None:
+        """Replay one batch: what breaks a rule of docs/formats.md §10, or does not lead to the stored root."""
+        end = batch.first + batch.n - 1
+        where, what = f"index {batch.first} to {end}", ""
+        try:
+            last = [self._replica.apply(leaf) for leaf in leaves][-1]
+            if not isinstance(last, MapRoot):
+                what = "does not end in a MAP_ROOT"
+            elif self._replica.tree_root() != batch.root:
+                what = "the tree up to here does not have the stored root"
+        except Invalid as invalid:
+            what = f"{invalid.what} {invalid.why}"
+            # A map root that does not fit tells of some leaf before it; any other rule of the leaf itself.
+            where = where if invalid.index in {None, end} else f"index {invalid.index}"
+        if not what:
+            return None
+        altered = await self._altered(batch, leaves)
+        if altered is not None:
+            return self._wrong("leaf_batch", f"index {altered}", "is not the leaf whose hash its tile holds")
+        return self._wrong("leaf_batch", where, what)
 
     def _unlike_signed(self, batch: store.Batch, leaves: Sequence[bytes], signed: Iterator[bytes]) -> Finding | None:
         """The first leaf that is none, or not the one that the signer's own files have."""
@@ -254,17 +266,19 @@ class _Shard:
 
     async def _statements(self, batch: store.Batch, leaves: Sequence[bytes]) -> AsyncIterator[Finding]:
         """Payloads of one batch against its leaves."""
-        events = {}
+        events, unread = {}, set()
         for index, leaf in enumerate(leaves, batch.first):
-            with suppress(Invalid):  # the replica names it
+            try:
                 parsed = parse_leaf(leaf)
                 if isinstance(parsed, Event):
                     events[index] = parsed
+            except Invalid:
+                unread.add(index)  # the replica names it
         self._events += len(events)
         rows = {
             row["index"]: row for row in await store.payloads(self._db, self.shard, batch.first, batch.first + batch.n)
         }
-        for index in rows.keys() - events.keys():
+        for index in sorted(rows.keys() - events.keys() - unread):
             yield self._wrong("payload", f"index {index}", "belongs to no EVENT")
         named: dict[tuple[str, str], tuple[int, bytes]] = {}
         for index, event in events.items():

@@ -42,6 +42,7 @@ class Prepared:
     new_next_offset: int = 0
     edge: bytes = b""
     map_root: bytes = b""
+    root: bytes = b""
     recorded_at: int = 0
     # The log.
     leaves: list[bytes] = field(default_factory=list)
@@ -133,6 +134,7 @@ class Prepare:
         _note_sequences(prepared, touched)
         prepared.new_size = head.size
         prepared.edge = head.tree.edge.to_bytes()
+        prepared.root = head.tree.root()
         head.next_offset = next_offset
         head.recorded_at = recorded_at
         # Growing the map's buckets is put off to here; taking a batch back is never tried, `head` is dropped instead.

@@ -238,6 +238,9 @@ class Sealer:
             raise await self._disagree("leaf_batch", f"index {invalid.index}: {invalid.what} {invalid.why}") from None
         if not isinstance(last, MapRoot):
             raise await self._disagree("leaf_batch", f"first {batch.first} does not end in a MAP_ROOT")
+        # The map root covers the last leaf of each label; this covers every leaf.
+        if self._replica.tree_root() != batch.root:
+            raise await self._disagree("leaf_batch", f"first {batch.first}: the root is not that of the leaves")
 
     def _signed(self) -> Signed:
         assert self._files is not None  # noqa: S101 - open() comes first

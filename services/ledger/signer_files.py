@@ -86,30 +86,10 @@ class SignerFiles:
         files._cut_unsigned(shard)
         return files
 
-    @classmethod
-    def look(cls, directory: Path, shard: int) -> Self | None:
-        """Open for reading alone, beside a signer that may be at work; None if there are none here."""
-        folder = directory / str(shard)
-        if not cls.exist(directory, shard):
-            return None
-        # Sizes first: the leaves of each were on the disk before it.
-        with (folder / "sizes").open("rb") as sizes:
-            signed = _read_sizes(sizes, shard)
-        leaves = (folder / "leaves").open("rb")
-        return cls(folder, leaves, leaves, signed)
-
     def leaves(self) -> Iterator[bytes]:
         """Every leaf that was signed, from the first."""
         self._leaves.seek(0)
-        buffer, at = b"", 0
-        for _ in range(self.signed[-1].size):
-            if len(buffer) - at < max(_LENGTHS.values()):
-                buffer, at = buffer[at:] + self._leaves.read(_CHUNK), 0
-            length = _LENGTHS.get(buffer[at] if at < len(buffer) else -1, 0)
-            if not length or len(buffer) - at < length:
-                raise Corrupt("the signer's leaves", f"{self.folder.name}: fewer than were signed")
-            yield buffer[at : at + length]
-            at += length
+        return _read_leaves(self._leaves, self.signed[-1].size, self.folder.name)
 
     def add(self, leaves: Sequence[bytes], signed: Signed) -> None:
         """Put these leaves and the size they make on the disk; when this returns, the size may be signed."""
@@ -141,6 +121,30 @@ class SignerFiles:
             _sync(self._sizes)
         if not self.signed:
             raise Corrupt("the signer's sizes", f"shard {shard}: none")
+
+
+def signed_leaves(directory: Path, shard: int) -> Iterator[bytes]:
+    """Every leaf that was signed, beside a signer that may be at work; none if its files are not here."""
+    folder = directory / str(shard)
+    if not SignerFiles.exist(directory, shard):
+        return
+    # Sizes first: the leaves of each were on the disk before it.
+    with (folder / "sizes").open("rb") as sizes:
+        size = _read_sizes(sizes, shard)[-1].size
+    with (folder / "leaves").open("rb") as leaves:
+        yield from _read_leaves(leaves, size, folder.name)
+
+
+def _read_leaves(file: BinaryIO, count: int, shard: str) -> Iterator[bytes]:
+    buffer, at = b"", 0
+    for _ in range(count):
+        if len(buffer) - at < max(_LENGTHS.values()):
+            buffer, at = buffer[at:] + file.read(_CHUNK), 0
+        length = _LENGTHS.get(buffer[at] if at < len(buffer) else -1, 0)
+        if not length or len(buffer) - at < length:
+            raise Corrupt("the signer's leaves", f"shard {shard}: fewer than were signed")
+        yield buffer[at : at + length]
+        at += length
 
 
 def _read_sizes(file: BinaryIO, shard: int) -> list[Signed]:

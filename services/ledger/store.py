@@ -23,6 +23,8 @@ class Batch:
     first: int
     n: int
     leaves: bytes
+    root: bytes
+    """of the tree up to its last leaf, by the appender's account"""
 
 
 async def origin(db: Queries, shard: int) -> str:
@@ -59,12 +61,12 @@ async def claim(db: Queries, shard: int) -> int:
 async def batches(db: Queries, shard: int, first: int, rows: int) -> list[Batch]:
     """The stored batches that begin at leaf `first` or later, at most `rows` of them."""
     found = await db.fetch(
-        "select first, n, leaves from leaf_batch where shard = $1 and first >= $2 order by first limit $3",
+        "select first, n, leaves, root from leaf_batch where shard = $1 and first >= $2 order by first limit $3",
         shard,
         first,
         rows,
     )
-    return [Batch(row["first"], row["n"], row["leaves"]) for row in found]
+    return [Batch(row["first"], row["n"], row["leaves"], row["root"]) for row in found]
 
 
 async def replay(db: Queries, shard: int, start: int, end: int) -> AsyncIterator[Batch]:
@@ -85,7 +87,7 @@ async def replay(db: Queries, shard: int, start: int, end: int) -> AsyncIterator
 async def batches_between(db: Queries, shard: int, start: int, end: int) -> list[Batch]:
     """The stored batches that hold leaves start … end-1."""
     found = await db.fetch(
-        """select first, n, leaves from leaf_batch
+        """select first, n, leaves, root from leaf_batch
            where shard = $1
              and first >= coalesce((select max(first) from leaf_batch where shard = $1 and first <= $2), 0)
              and first < $3
@@ -94,7 +96,7 @@ async def batches_between(db: Queries, shard: int, start: int, end: int) -> list
         start,
         end,
     )
-    return [Batch(row["first"], row["n"], row["leaves"]) for row in found]
+    return [Batch(row["first"], row["n"], row["leaves"], row["root"]) for row in found]
 
 
 async def tile(db: Queries, shard: int, level: int, n: int) -> bytes | None:

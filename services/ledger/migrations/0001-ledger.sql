@@ -20,12 +20,15 @@ create table head (
     recorded_at bigint not null                    -- ms since 1970 of the last batch; never goes back
 ) with (fillfactor = 20);
 
--- One row per batch: its leaves joined (their sizes follow from their types), the last one a MAP_ROOT.
+-- One row per batch: its leaves joined (their sizes follow from their types), the last one a MAP_ROOT; and the root
+-- of the tree up to here as the appender computed it, for the signer to compute again. (A leaf that a later one of
+-- its batch supersedes is in no map root.)
 create table leaf_batch (
     shard  integer not null references log,
     first  bigint not null check (first >= 0),
     n      integer not null check (n > 0),
     leaves bytea storage external not null,
+    root   bytea not null check (length(root) = 32),
     primary key (shard, first)
 );
 
