@@ -40,8 +40,8 @@ Nachweis einer Einwilligung ({layout.FORMAT})
 DEUTSCH
 
 Diese Datei zeigt, was zu einer Einwilligung aufgezeichnet wurde: welcher Text gezeigt wurde, was angekreuzt und
-bestätigt wurde, die Bestätigungs-E-Mail, jede Nutzung und jeder Widerruf, und dass all das unverändert in einem
-Protokoll steht, das niemand nachträglich ändern kann, ohne dass es auffällt.
+bestätigt wurde, die Bestätigungs-E-Mail, jede Nutzung und jeder Widerruf, und dass all das in einem fortlaufenden
+Protokoll steht, dessen spätere Änderung jeder nachweisen kann, der einen früheren Stand oder einen Beleg hat.
 
 Prüfen (ohne Internet):   consent-ledger verify DATEI --vkey SCHLUESSEL
 Den Schlüssel des Protokolls nehmen Sie nicht aus dieser Datei, sondern aus einer Quelle, der Sie vertrauen.
@@ -64,8 +64,8 @@ sie nur weiter, wo es nötig ist.
 ENGLISH
 
 This file shows what was recorded about one consent: which text was shown, what was ticked and confirmed, the
-confirmation mail, each use and each withdrawal, and that all of it stands unaltered in a log that nobody can change
-afterwards without being noticed.
+confirmation mail, each use and each withdrawal, and that all of it stands in a log that only grows: whoever has an
+earlier state of it or a receipt can prove a later change.
 
 To check (offline):       consent-ledger verify FILE --vkey KEY
 Do not take the log's key from this file, but from a source you trust.

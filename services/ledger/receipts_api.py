@@ -114,15 +114,16 @@ class Receipts:
         snapshot = await self.registers.get(entry.statement.data.register_version)
         if wanted is None and wants_html(request):
             return self.page(request, history, snapshot, key)
+        name = _short(statement)
         match wanted:
             case "tlog-proof":
-                return _file(receipts.proof(history), "text/plain", f"receipt-{statement}.tlog-proof")
+                return _file(receipts.proof(history), "text/plain", f"receipt-{name}.tlog-proof")
             case "record":
                 made = records.record(entry.statement, snapshot.content)
-                return _file(receipts.to_bytes(made), "application/ld+json", f"record-{statement}.jsonld")
+                return _file(receipts.to_bytes(made), "application/ld+json", f"record-{name}.jsonld")
             case "json":
                 whole = receipts.to_bytes(receipts.receipt(history, snapshot))
-                return _file(whole, "application/json", f"receipt-{statement}.json")
+                return _file(whole, "application/json", f"receipt-{name}.json")
             case None:
                 return Response(
                     receipts.to_bytes(receipts.receipt(history, snapshot)),
@@ -158,17 +159,18 @@ class Receipts:
             said_at=moment(texts, parse_rfc3339(statement.time)),
             recorded_at=moment(texts, from_millis(recorded_at)),
             method=getattr(data, "method", ""),
-            notice=None if notice is None else {"hash": notice.hash, "version": notice.version},
+            notice=notice,
             ways_out=said.ways_out,
             index=entry.index,
             size=history.size,
             shard=history.log.shard,
             subject=statement.subject,
             statement=statement.id,
+            name=_short(statement.id),
             download=download,
             values=[
                 ("origin", history.log.origin),
-                ("checkpoint", history.log.vkey),
+                ("key", history.log.vkey),
                 ("root", history.note.split("\n")[2]),
                 ("leaf", leaf_hash(entry.leaf).hex()),
                 ("label", entry.leaf[1:33].hex()),
@@ -252,6 +254,11 @@ def moment(texts: Texts, at: datetime) -> str:
     local = at.astimezone(_LOCAL)
     month = texts("months").split()[local.month - 1]
     return texts("date", day=local.day, month=month, year=local.year, hour=local.hour, minute=local.minute)
+
+
+def _short(statement: str) -> str:
+    """The end of an id, which is random: enough to tell a person's receipts apart, and short enough to type."""
+    return statement[-12:]
 
 
 def _decoded(key: str) -> bytes:
