@@ -153,15 +153,15 @@ class Installation:
 
         async def prepare() -> None:
             await _create_database(self.postgres.dsn())
-            await asyncio.gather(
-                migrate(settings.superuser_dsn),
-                # A broker takes connections a moment before it can make topics.
-                until_available(
-                    functools.partial(ensure_topics, settings.kafka, settings.topic_prefix, settings.shards)
-                ),
-            )
+            # A broker takes connections a moment before it can make topics.
+            topics = functools.partial(ensure_topics, settings.kafka, settings.topic_prefix, settings.shards)
+            async with asyncio.timeout(30):
+                await asyncio.gather(migrate(settings.superuser_dsn), until_available(topics))
 
-        asyncio.run(prepare())
+        try:
+            asyncio.run(prepare())
+        except TimeoutError:
+            raise NotStarted("the topics", "Kafka did not make them within 30 s", self.folder / "kafka.log") from None
         if not (self.folder / "signer").exists():
             self.command("log", "create")
 
