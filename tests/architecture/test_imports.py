@@ -29,7 +29,7 @@ VIOLATIONS = {
     "demo": ("services/ledger/store.py", "infra.local.postgres"),
     "domain": ("services/marketing/domain.py", "asyncpg"),
     "handlers": ("services/newsletter/handlers.py", "shared.client"),
-    "faust": ("services/marketing/worker.py", "faust"),
+    "faust": ("services/marketing/sender.py", "faust"),
     "kafka": ("services/ledger/append.py", "aiokafka"),
     "newsletter-layers": ("services/newsletter/store.py", "services.newsletter.handlers"),
     "subjects-layers": ("services/subjects/store.py", "services.subjects.handlers"),
