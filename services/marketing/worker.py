@@ -72,7 +72,7 @@ class Audience:
             store="memory://",
             web_enabled=False,  # it would serve the table, that is: who agreed to what
             topic_partitions=len(self._origins),
-            topic_replication_factor=-1,  # the broker's default
+            topic_replication_factor=1,  # what it holds can be counted anew
             topic_disable_leader=True,
             consumer_auto_offset_reset="earliest",
             broker_session_timeout=SESSION_SECONDS,
