@@ -67,7 +67,7 @@ async def test_one_altered_leaf_is_named_by_its_index(world: World, at: int, *, 
     await world.as_superuser(
         f"update leaf_batch set leaves = set_byte(leaves, {byte}, get_byte(leaves, {byte}) # 1) where first = {first}"
     )
-    assert [(one.table, one.where) for one in await check(world, with_files=with_files)][0] == (
+    assert next((one.table, one.where) for one in await check(world, with_files=with_files)) == (
         "leaf_batch",
         f"index {at}",
     )
@@ -102,8 +102,10 @@ ALTERATIONS: dict[str, tuple[str, str, str]] = {
         "index 5",
     ),
     "a wrapped key": (
-        "update subject_key set wrapped = set_byte(wrapped, 30, get_byte(wrapped, 30) # 1)"
-        " where subject = (select subject from payload where index = 1)",
+        (
+            "update subject_key set wrapped = set_byte(wrapped, 30, get_byte(wrapped, 30) # 1)"
+            " where subject = (select subject from payload where index = 1)"
+        ),
         "subject_key",
         "of the payload at index 1",
     ),

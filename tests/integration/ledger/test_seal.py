@@ -153,7 +153,7 @@ async def test_a_checkpoint_that_its_files_do_not_know_stops_it(world: World) ->
     shutil.copytree(world.settings.signer_dir, kept)
     await world.seal(await world.sealer())
     shutil.rmtree(world.settings.signer_dir)
-    kept.rename(world.settings.signer_dir)
+    shutil.move(kept, world.settings.signer_dir)
     with pytest.raises(Corrupt, match="none that we signed"):
         await world.seal(await world.sealer())
 

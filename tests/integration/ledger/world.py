@@ -100,7 +100,9 @@ def withdrawn(subject: str, at: datetime | None = None, purpose: str | None = "n
     what: dict[str, Any] = {"scope": "everything"}
     if purpose is not None:
         what = {"scope": "purpose", "purpose": purpose, "channel": "email"}
-    return stated(words.ConsentWithdrawn(**_common(), **what, status="ConsentWithdrawn", method="one-click"), subject, at)
+    return stated(
+        words.ConsentWithdrawn(**_common(), **what, status="ConsentWithdrawn", method="one-click"), subject, at
+    )
 
 
 @dataclass
