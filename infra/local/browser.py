@@ -27,13 +27,11 @@ class Form:
     boxes: list[tuple[str, str, bool]] = field(default_factory=list)
     emails: list[str] = field(default_factory=list)
 
-    def filled(self, email: str | None = None, ticked: Iterable[str] = ()) -> list[tuple[str, str]]:
-        """What the form sends with this address and with the boxes whose name or value is in `ticked`."""
+    def filled(self, email: str = "", ticked: Iterable[str] = ()) -> list[tuple[str, str]]:
+        """What the form sends with this address and with the boxes of these values ticked."""
         wanted = set(ticked)
-        sent = [(name, value) for name, value in self.values if name not in self.emails]
-        sent += [(name, email or "") for name in self.emails]
-        sent += [(name, value) for name, value, default in self.boxes if default or {name, value} & wanted]
-        return sent
+        sent = [*self.values, *((name, email) for name in self.emails)]
+        return sent + [(name, value) for name, value, default in self.boxes if default or value in wanted]
 
 
 class _Forms(HTMLParser):
@@ -51,7 +49,7 @@ class _Forms(HTMLParser):
             match given.get("type", "text"):
                 case "checkbox":
                     self._open.boxes.append((given["name"], given.get("value", "on"), "checked" in given))
-                case "email":
+                case _ if given.get("autocomplete") == "email":
                     self._open.emails.append(given["name"])
                 case "radio" if "checked" not in given:
                     pass
@@ -69,7 +67,7 @@ class _Forms(HTMLParser):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An answer: status, headers, bytes, and how long it took in seconds."""
+    """An answer: status, headers by lower-case name, bytes, and how long it took in seconds."""
 
     url: str
     status: int
@@ -119,7 +117,15 @@ class Browser:
         began = time.perf_counter()
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-                status, headers, body = answer.status, dict(answer.headers), answer.read()
+                status, headers, body = (
+                    answer.status,
+                    {name.lower(): value for name, value in answer.headers.items()},
+                    answer.read(),
+                )
         except urllib.error.HTTPError as error:
-            status, headers, body = error.code, dict(error.headers), error.read()
+            status, headers, body = (
+                error.code,
+                {name.lower(): value for name, value in error.headers.items()},
+                error.read(),
+            )
         return Page(request.full_url, status, headers, body, time.perf_counter() - began)
