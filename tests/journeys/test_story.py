@@ -1,0 +1,18 @@
+"""The story that `make demo` plays."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from infra.local import story
+
+if TYPE_CHECKING:
+    from infra.local.installation import Installation
+
+
+def test_the_story_is_told_to_its_end(installation: Installation) -> None:
+    out = io.StringIO()
+    assert story.play(installation, story.Screen(out)), out.getvalue()
+    assert out.getvalue().count("✓") > 20
+    assert "✗" not in out.getvalue()
