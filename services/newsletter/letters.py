@@ -30,7 +30,7 @@ def moment(texts: Texts, at: datetime) -> str:
 
 
 def label_of(register: Register, notice_hash: str, asked: Asked) -> str:
-    """The words of a box as they stood in the notice that was shown; its title if that notice is not known any more."""
+    """The words of a box as they stood in the notice that was shown; its key if that notice is not known any more."""
     notice = register.notice_by_hash(notice_hash)
     try:
         return notice.label(asked.purpose, asked.channel) if notice is not None else asked.key

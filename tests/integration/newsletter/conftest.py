@@ -256,6 +256,7 @@ class World:
             for db, fold in self.folds:
                 async with db.transaction() as tx:
                     await fold(tx, recorded)
+                await db.execute(f"select pg_notify('{db.schema}_applied', '')")
             self.index += 1
             await self.db.execute(
                 "update outbox set sealed_at = clock_timestamp(), result = $2 where id = $1",

@@ -74,6 +74,7 @@ async def test_a_withdrawal_needs_neither_subjects_nor_marketing_nor_the_ledger(
 
 
 async def test_when_postgresql_is_down_no_withdrawal_is_claimed(world: World) -> None:
+    world.down.add("marketing")  # no answer to wait for
     url = way_out_of(await world.subscribed(MARA))
     async with world.postgresql_down():
         answer = await world.http.post(url, data=ONE_CLICK)
@@ -91,6 +92,7 @@ async def test_posting_again_answers_the_same_and_states_nothing(world: World) -
 
 
 async def test_a_burst_of_clicks_states_one_withdrawal(world: World) -> None:
+    world.down.add("marketing")  # no answer to wait for
     url = way_out_of(await world.subscribed(MARA))
     answers = await asyncio.gather(*(world.http.post(url, data=ONE_CLICK) for _ in range(6)))
     assert {answer.status_code for answer in answers} == {200}
@@ -98,6 +100,7 @@ async def test_a_burst_of_clicks_states_one_withdrawal(world: World) -> None:
 
 
 async def test_after_a_new_confirmation_an_old_link_is_a_new_act(world: World) -> None:
+    world.down.add("marketing")  # no answer to wait for
     url = way_out_of(await world.subscribed(MARA))
     await world.http.post(url, data=ONE_CLICK)
     await world.record()
@@ -111,6 +114,7 @@ async def test_after_a_new_confirmation_an_old_link_is_a_new_act(world: World) -
 
 
 async def test_the_link_in_a_confirmation_mail_withdraws_what_was_asked_and_voids_the_request(world: World) -> None:
+    world.down.add("marketing")  # no answer to wait for
     link = await world.asked(MARA, NEWSLETTER, CLICKS)
     answer = await world.http.post(way_out_of(await world.mail(MARA)), data=ONE_CLICK)
     assert answer.status_code == 200
@@ -157,6 +161,7 @@ async def test_everything_can_be_withdrawn_at_once(world: World) -> None:
 
 
 async def test_each_withdrawal_shows_a_receipt_that_its_statement_knows(world: World) -> None:
+    world.down.add("marketing")  # no answer to wait for
     url = way_out_of(await world.subscribed(MARA, NEWSLETTER, CLICKS))
     answer = await world.http.post(url, data={"scope": "purpose"})
     found = dict(re.findall(r'/ledger/receipts/([0-9a-f-]{36})\?key=([A-Za-z0-9_-]{22})"', answer.text))
@@ -176,6 +181,7 @@ async def test_a_link_that_is_not_ours_never_answers_200(world: World) -> None:
 
 
 async def test_the_one_click_may_come_from_anywhere_and_as_multipart(world: World) -> None:
+    world.down.add("marketing")  # no answer to wait for
     url = way_out_of(await world.subscribed(MARA))
     answer = await world.http.post(
         url, files={"List-Unsubscribe": (None, "One-Click")}, headers={"Origin": "https://mail.example"}
@@ -192,6 +198,7 @@ async def test_the_page_of_another_site_cannot_press_our_button(world: World) ->
 
 
 async def test_a_welcome_that_still_waits_is_not_sent_after_a_withdrawal(world: World) -> None:
+    world.down.add("marketing")  # no answer to wait for
     await world.http.post(await world.asked(MARA))
     await world.http.post(way_out_of(await world.mail(MARA)), data=ONE_CLICK)
     await world.record()
