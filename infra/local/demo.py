@@ -17,6 +17,7 @@ from infra.local.processes import InUse, NotStarted
 from infra.local.state import LOCAL, State
 from shared.errors import Corrupt
 
+CAMPAIGN_RATE = "4"  # mails a second: slow enough to withdraw in the middle of one
 EXIT_FAILED = 1
 EXIT_IN_USE = 2
 
@@ -71,7 +72,7 @@ def main() -> int:
                 print(f"demo: port {port} is in use; choose another: make demo PORT=8081", file=sys.stderr)
                 return EXIT_IN_USE
             state.say(f"at http://localhost:{port}/")
-            installation = Installation(state.folder, port=port)
+            installation = Installation(state.folder, port=port, settings={"campaign_rate": CAMPAIGN_RATE})
             try:
                 return _play(installation, began, once=bool(os.environ.get("ONCE")))
             finally:

@@ -120,11 +120,15 @@ class Story:
     def raw(self, mail: dict[str, str]) -> bytes:
         return Browser("en").get(f"{self.base}/inbox/messages/{mail['id']}/raw").body
 
+    @staticmethod
+    def message(raw: bytes) -> EmailMessage:
+        return email.message_from_bytes(raw, policy=email.policy.default)
+
     def mail(self, to: str, number: int) -> tuple[dict[str, str], EmailMessage, bytes]:
         """The `number`-th mail (from 1) to an address, as soon as it is there."""
         found = until(f"mail {number} to {to}", lambda: self.mails(to)[number - 1 :])[0]
         raw = self.raw(found)
-        return found, email.message_from_bytes(raw, policy=email.policy.default), raw  # type: ignore[return-value]
+        return found, self.message(raw), raw  # type: ignore[return-value]
 
     def call(self, method: str, path: str, body: Any = None, caller: str = "demo") -> Any:
         """A service's call, with a credential of the demo."""
@@ -168,16 +172,14 @@ class Story:
         check(answer.status == 200, f"the confirmation was answered by {answer.status}")
         return answer
 
-    def subscribe(self, address: str) -> str:
-        """Sign up and confirm; the subject's id, as the receipt names it."""
+    def subscribe(self, address: str) -> None:
+        """Sign up and confirm, up to the welcome mail."""
         browser = Browser("en")
         before = len(self.mails(address))
         self.sign_up(browser, address)
         _, message, _ = self.mail(address, before + 1)
         self.confirm(browser, _link(message, "/newsletter/confirm/"))
-        _, welcome, _ = self.mail(address, before + 2)
-        receipt = Browser("en").get(_link(welcome, "/ledger/receipts/"), Accept="application/json")
-        return str(json.loads(_bytes(json.loads(receipt.body)["statement"]))["subject"])
+        self.mail(address, before + 2)
 
     # -- the story -----------------------------------------------------------------------------------------------
 
@@ -236,7 +238,7 @@ class Story:
             f"{self.base}/ledger/log/0/checkpoint",
         )
         for each in self.mails(self.address):
-            parsed = email.message_from_bytes(self.raw(each), policy=email.policy.default)
+            parsed = self.message(self.raw(each))
             check(parsed["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click", "a mail has no way out")
         self.screen.tick("each mail so far carries a way out")
         before = len(self.mails(self.address))
@@ -323,27 +325,33 @@ class Story:
         return sum(one["type"] == "ConsentWithdrawn" for one in self.history(self.subject))
 
     def _campaign_in_progress(self) -> None:
-        people = {
-            address: self.subscribe(address)
-            for address in (f"b{n}.{secrets.token_hex(3)}@example.org" for n in range(4))
-        }
+        """Issue 2 goes to five people, a few a second; one whose mail is still waiting withdraws."""
+        people = [f"b{number}.{secrets.token_hex(3)}@example.org" for number in range(5)]
+        for address in people:
+            self.subscribe(address)
         name = f"issue-2-{secrets.token_hex(3)}"
         before = {address: len(self.mails(address)) for address in people}
         self.call("POST", "/marketing/campaigns", _issue(name, 2))
         until("the first mail of issue 2", lambda: any(len(self.mails(one)) > before[one] for one in people))
-        waiting = [one for one in people if len(self.mails(one)) == before[one]]
-        check(bool(waiting), "issue 2 was over before anyone could withdraw")
-        last = waiting[-1]
-        link = str(
-            email.message_from_bytes(self.raw(self.mails(last)[-1]), policy=email.policy.default)["List-Unsubscribe"]
-        )
-        answer = Browser("en").post(link.strip("<>"), [("List-Unsubscribe", "One-Click")], origin=False)
+        last = next((one for one in reversed(people) if len(self.mails(one)) == before[one]), None)
+        check(last is not None, "issue 2 was over before anyone could withdraw")
+        welcome = self.message(self.raw(self.mails(str(last))[-1]))
+        link = str(welcome["List-Unsubscribe"]).strip("<>")
+        answer = Browser("en").post(link, [("List-Unsubscribe", "One-Click")], origin=False)
         check(_stopped(answer), "the answer does not say that mails are stopped")
-        at = len(self.mails(last))
+        at = len(self.mails(str(last)))
         until("the end of issue 2", lambda: self.call("GET", f"/marketing/campaigns/{name}")["state"] == "done", 60)
-        check(len(self.mails(last)) == at, "a mail of the campaign left after the answer")
+        check(len(self.mails(str(last))) == at, "a mail of the campaign left after the answer")
         deliveries = self.call("GET", f"/marketing/campaigns/{name}")["deliveries"]
-        self.screen.tick("a campaign in progress stopped for a person who withdrew", f"issue 2: {deliveries}")
+        figure = ", ".join(f"{count} {state}" for state, count in sorted(deliveries.items()))
+        check(at > before[str(last)] or deliveries.get("skipped", 0) > 0, f"nobody was skipped: {figure}")
+        self.screen.tick("a campaign in progress stopped for a person who withdrew", figure)
+        for address in people:
+            # So that the demo can be played again and again without an ever longer list.
+            mail = self.message(self.raw(self.mails(address)[-1]))
+            Browser("en").post(
+                str(mail["List-Unsubscribe"]).strip("<>"), [("List-Unsubscribe", "One-Click")], origin=False
+            )
 
     def evidence(self) -> None:
         self.screen.step(6, "The evidence of the opt-in, in one file that anyone can check offline")
@@ -390,8 +398,8 @@ class Story:
                 check(copy.check().status == 0, "the untouched copy does not verify")
                 row = alter(copy)
                 found = copy.check()
-                check(found.status == 1, f"{what} was altered and not noticed")
-                self.screen.tick(f"{what} altered ({row}); log check names it", found.last_line)
+                check(found.status == 1 and bool(found.finding), f"{what} was altered and not noticed")
+                self.screen.tick(f"{what} altered ({row}); log check names it", found.finding)
         said = self.installation.command("log", "check").strip().splitlines()
         self.screen.tick("the record itself still verifies", said[-1].strip() if said else "")
 

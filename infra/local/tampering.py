@@ -25,9 +25,9 @@ class Verdict:
     printed: str
 
     @property
-    def last_line(self) -> str:
-        lines = [line.strip() for line in self.printed.splitlines() if line.strip()]
-        return lines[-1] if lines else ""
+    def finding(self) -> str:
+        """The first row it names."""
+        return next((line for line in self.printed.splitlines() if line.startswith("wrong: ")), "")
 
 
 @dataclass(frozen=True, slots=True)
