@@ -70,10 +70,11 @@ def decide(known: Knowledge, purpose: str, channel: str, rule: Rule, now: dateti
         return Decision(False, "behind")
     if not rule.restricting <= known.horizon.marks.keys():
         return Decision(False, "source-not-heard")
-    all_before = min((known.horizon.marks[source] for source in rule.restricting), default=None)
-    # A mark is two seconds old when it is made. One that lies in our future was made by a clock that is wrong, or
+    marks = sorted(known.horizon.marks[source] for source in rule.restricting)
+    all_before = marks[0] if marks else None
+    # A mark is two seconds old when it is made. One that lies in our future was made by a clock that is wrong, or is
     # read by one: it says nothing about age.
-    if all_before is None or not timedelta(0) <= now - parse_rfc3339(all_before) <= FRESH_FOR:
+    if all_before is None or not all(timedelta(0) <= now - parse_rfc3339(mark) <= FRESH_FOR for mark in marks):
         return Decision(False, "stale", all_before)
     word = known.standing.words.get(purpose_matter(purpose, channel))
     if word is None:

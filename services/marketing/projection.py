@@ -23,7 +23,7 @@ async def apply(tx: Transaction, recorded: Recorded, register: Register, now: da
         return
     matter = matter_of(statement)
     if matter != EVERYTHING and not matter.startswith("purpose:"):
-        if statement.type == "ConsentRequested" or (statement.type == "MessageSent" and statement.data.attachments):
+        if _may_be_followed(statement):
             await store.put_followed(tx, statement.id, statement.type)
         return
     before = await store.take_standing(tx, statement.subject, recorded.index)
@@ -43,6 +43,13 @@ async def apply(tx: Transaction, recorded: Recorded, register: Register, now: da
         await store.void_permits(tx, statement.subject, about, now)
         spoken = parse_rfc3339(statement.time)
         await store.put_effect(tx, statement, (recorded.shard, recorded.index), about, spoken, now)
+
+
+def _may_be_followed(statement: Statement) -> bool:
+    """A consent may follow requests and archived confirmation mails; a mail under a permit comes after a consent."""
+    if statement.type == "MessageSent":
+        return statement.data.permit is None and bool(statement.data.attachments)
+    return statement.type == "ConsentRequested"
 
 
 async def _grade(tx: Transaction, statement: Statement, register: Register) -> str | None:
