@@ -62,8 +62,9 @@ ORIGIN = "log.example.org/ledger/log/0"
 
 
 @cache
-def dkim_key() -> bytes:
-    """An RSA key as the newsletter keeps it; made once, since making one takes a while."""
+def dkim_key(number: int = 1) -> bytes:
+    """An RSA key as the newsletter keeps it; each is made once, since making one takes a while."""
+    del number
     return rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
@@ -79,6 +80,8 @@ class World:
     raws: dict[int, bytes] = field(default_factory=dict)
     matters: dict[int, str] = field(default_factory=dict)
     statements: dict[int, Statement] = field(default_factory=dict)
+    openings: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)
+    """index → pin and opening"""
     attachments: dict[str, bytes] = field(default_factory=dict)
     parts: list[tuple[str, str]] = field(default_factory=list)
     restricted: dict[str, str] = field(default_factory=dict)
@@ -131,6 +134,7 @@ class World:
             self.map.update(label, version, index, leaf_hash(leaf))
             self._add(leaf)
             self.raws[index], self.matters[index], self.statements[index] = raw, matter, statement
+            self.openings[index] = (self.secrets.pin, self.secrets.opening(label, version))
             indexes.append(index)
         self._add(map_root_leaf(len(self.leaves), self.map.root(), len(self.map), len(self.leaves)))
         return indexes
@@ -156,16 +160,16 @@ class World:
         return History(log, len(self.leaves), self.note, self.subject, entries)
 
     def _proven(self, index: int) -> Proven:
-        leaf, matter = self.leaves[index], self.matters[index]
+        matter, (pin, opening) = self.matters[index], self.openings[index]
         return Proven(
             index=index,
             matter=matter.removeprefix(OVERTAKEN),
             overtaken=matter.startswith(OVERTAKEN),
-            leaf=leaf,
+            leaf=self.leaves[index],
             raw=self.raws[index],
             statement=self.statements[index],
-            pin=self.secrets.pin,
-            opening=self.secrets.opening(leaf[1:33], int.from_bytes(leaf[33:41], "big")),
+            pin=pin,
+            opening=opening,
             hashes=asyncio.run(inclusion_proof(index, len(self.leaves), self._hashes)),
         )
 

@@ -3,7 +3,6 @@
 import base64
 import binascii
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email import message_from_bytes
@@ -17,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.strict import Fields, parse_json
+from shared.contact_points import parse_email
+from shared.errors import Refused
 
 _KEYS_LIMIT = 64
 _RECORD_LIMIT = 4096
@@ -89,17 +90,11 @@ def _texts(raw: bytes) -> list[str]:
 
 
 def same_address(one: str, other: str) -> bool:
-    """Whether two addresses name one mailbox by what a sender may assume: local parts without case, domains as IDNA."""
-    return _comparable(one) == _comparable(other)
-
-
-def _comparable(address: str) -> tuple[str, str]:
-    local, _, domain = address.strip().rpartition("@")
+    """Whether two addresses are one contact point: local parts without case, domains as IDNA; no guessing beyond."""
     try:
-        ascii_domain = domain.encode("idna").decode("ascii").lower()
-    except UnicodeError:
-        ascii_domain = domain.lower()
-    return unicodedata.normalize("NFC", local).casefold(), ascii_domain
+        return parse_email(one).normalised == parse_email(other).normalised
+    except Refused:
+        return False
 
 
 def parse_dkim_keys(step: str, data: bytes) -> dict[tuple[str, str], RSAPublicKey]:
