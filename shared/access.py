@@ -14,7 +14,7 @@ import inspect
 import tomllib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 from fastapi import FastAPI, Request
 from fastapi.dependencies.models import Dependant
@@ -106,18 +106,18 @@ class _Open:
         # FastAPI reads a dependency's parameters from its signature; as a dependency this one has none.
         self.__signature__ = inspect.Signature()
 
+    @overload
+    def __call__(self) -> None: ...
+    @overload
+    def __call__(self, endpoint: Endpoint) -> Endpoint: ...
     def __call__(self, endpoint: Endpoint | None = None) -> Endpoint | None:
         if endpoint is not None:
             setattr(endpoint, _DECLARED, self.__access__)
         return endpoint
 
 
-def _marker(kind: str) -> Any:
-    return _Open(kind)
-
-
-open_to_everyone = _marker("everyone")
-open_by_capability = _marker("capability")
+open_to_everyone = _Open("everyone")
+open_by_capability = _Open("capability")
 
 
 def _declared(dependant: Dependant) -> Iterator[str]:

@@ -146,7 +146,7 @@ async def test_a_rejected_statement_is_done_with_its_reason_and_does_not_block_t
 async def test_what_kafka_lost_is_sent_again_and_said_aloud(
     db: Database, producer: Producer, counterpart: Counterpart, site: Site
 ) -> None:
-    lost = []
+    lost: list[bytes] = []
 
     def lose(message: Any) -> bool:
         if len(lost) < 2:
@@ -352,7 +352,7 @@ async def test_an_unsealed_statement_holds_the_mark_of_its_shard_alone(
     accepted = await db.fetchval("select accepted_at from outbox")
 
     async def passed() -> bool:
-        return (await relay.standing())[0].all_before > accepted
+        return bool((await relay.standing())[0].all_before > accepted)
 
     await until(passed)
     assert (await relay.standing())[1].all_before == accepted

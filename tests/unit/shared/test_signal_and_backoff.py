@@ -39,10 +39,10 @@ async def test_a_waiter_that_is_cancelled_leaves_nothing_behind() -> None:
 
 async def test_pauses_grow_to_their_limit_and_begin_anew_after_a_success() -> None:
     backoff = Backoff(first=0.001, longest=0.004)
-    assert not backoff.failing
+    states = [backoff.failing]
     for _ in range(4):
         await backoff.pause()
-    assert backoff.failing
+        states.append(backoff.failing)
     assert backoff._next == 0.004
     backoff.reset()
-    assert not backoff.failing
+    assert [*states, backoff.failing] == [False, True, True, True, True, False]
