@@ -27,7 +27,7 @@ from services.newsletter.domain import (
     Withdrawal,
 )
 from services.newsletter.letters import label_of, moment, title_of
-from shared import served_notice
+from shared import pages, served_notice
 from shared.access import open_by_capability, open_to_everyone
 from shared.client import ServiceClient
 from shared.clock import Clock
@@ -46,6 +46,7 @@ from shared.way_out import WayOut, open_token, receipt_key
 from shared.web import language, parse_form, same_origin
 
 HERE: Final = Path(__file__).parent
+SHARED_PAGES: Final = Path(pages.__file__).parent
 
 SERVED_FOR: Final = timedelta(hours=4)
 """How long a form may stay open: long enough to read everything, short enough for "just now"."""
@@ -69,11 +70,16 @@ def hash_of_token(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8")).digest()
 
 
-def form_version(directory: Path = HERE) -> str:
-    """Which form was live: the first 16 hex digits of SHA-256 over its template and texts."""
+def form_version() -> str:
+    """Which form was live: the first 16 hex digits of SHA-256 over its templates, texts and style."""
     digest = hashlib.sha256()
-    for name in ("pages/form.html", "pages/parts.html", "texts.de.toml", "texts.en.toml"):
-        digest.update((directory / name).read_bytes())
+    for path in (
+        HERE / "pages/form.html",
+        HERE / "texts.de.toml",
+        HERE / "texts.en.toml",
+        *(SHARED_PAGES / name for name in ("base.html", "parts.html", "style.css")),
+    ):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
