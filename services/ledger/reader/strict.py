@@ -33,11 +33,11 @@ _decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
 def parse_json(step: str, what: str, data: bytes) -> Any:
-    """One JSON text in UTF-8: no byte order mark, no name twice in one object, no lone surrogates, no NaN."""
+    """One JSON text in UTF-8: no byte order mark, no name twice in an object, no lone surrogate, no endless number."""
     try:
         value = _decoder.decode(data.decode("utf-8"))
-        # An escaped lone surrogate decodes to a string that has no bytes.
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        # An escaped lone surrogate decodes to a string that has no bytes, and 1e999 to a number that is none.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise Invalid(step, what, "is not strict JSON in UTF-8") from None
     return value

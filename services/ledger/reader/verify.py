@@ -18,6 +18,7 @@ INVALID: Final = 1
 NEITHER: Final = 2
 
 _ZIP: Final = (b"PK\x03\x04", b"PK\x05\x06")
+_RECEIPT_MARKS: Final = (b"c2sp.org/tlog-proof@v1", b'"opening"')
 _RECEIPT_MEMBERS: Final = frozenset({"leaf", "proof", "statement"})
 
 Kind = Literal["receipt", "evidence bundle"]
@@ -36,10 +37,10 @@ class Report:
 
 def kind_of(data: bytes) -> Kind | None:
     """What a file wants to be, damaged or not; None if it is neither."""
-    # One flipped bit must not turn a bundle into a file that is none of our business: it names itself many times.
+    # One flipped bit must not turn a bundle or receipt into a file that is none of our business.
     if evidence.FORMAT.encode() in data and (data.startswith(_ZIP) or b"PK\x01\x02" in data):
         return "evidence bundle"
-    if receipt.FORMAT.encode() in data:
+    if receipt.FORMAT.encode() in data or all(mark in data for mark in _RECEIPT_MARKS):
         return "receipt"
     try:
         value = parse_json("1", "the file", data[: receipt.RECEIPT_LIMIT])
