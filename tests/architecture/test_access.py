@@ -21,6 +21,7 @@ OPEN_TO_EVERYONE = {
     "HEAD /newsletter",
     "POST /newsletter",
     "GET /newsletter/notice-keys",
+    "GET /newsletter/dkim-keys",
     "GET /newsletter/notices/{notice_hash}",
     "GET /ledger/log/{shard:int}/checkpoint",
     "GET /ledger/log/{shard:int}/tile/{path:path}",
@@ -41,6 +42,7 @@ OPEN_BY_CAPABILITY = {
     "HEAD /newsletter/unsubscribe/{token}",
     "POST /newsletter/unsubscribe/{token}",
     "GET /ledger/receipts/{statement}",
+    "HEAD /ledger/receipts/{statement}",
 }
 HEALTH = re.compile(r"GET (/[a-z-]+)?/health/(live|ready)")
 SOME_UUID = "019c0000-0000-7000-8000-000000000000"
