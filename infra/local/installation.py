@@ -31,7 +31,7 @@ from shared.settings import Settings
 from shared.topics import ensure_topics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 DATABASE: Final = "consent"
 PROCESSES: Final = ("ledger-append", "ledger-seal", "web", "audience")
@@ -129,25 +129,23 @@ class Installation:
 
     def start(self, say: Callable[[str, float], None] = lambda _what, _seconds: None) -> None:
         """Bring everything up and wait until each service says it is ready."""
+        self.prepare(say)
+        _timed(say, "every service", self.serve)
+
+    def prepare(self, say: Callable[[str, float], None] = lambda _what, _seconds: None) -> None:
+        """Bring up all that services stand on, and none of them."""
         self.logs.mkdir(parents=True, exist_ok=True)
-
-        def timed(what: str, step: Callable[[], None]) -> None:
-            began = time.monotonic()
-            step()
-            say(what, time.monotonic() - began)
-
         if self._own_parts:
             with ThreadPoolExecutor(2) as pool:
                 starting = [
-                    pool.submit(timed, "Apache Kafka", self.kafka.start),
-                    pool.submit(timed, "PostgreSQL", self.postgres.start),
+                    pool.submit(_timed, say, "Apache Kafka", self.kafka.start),
+                    pool.submit(_timed, say, "PostgreSQL", self.postgres.start),
                 ]
                 for one in starting:
                     one.result()
-        timed("schemas, topics, keys, the log", self._prepare)
-        timed("every service", self._serve)
+        _timed(say, "schemas, topics, keys, the log", self._make_stores)
 
-    def _prepare(self) -> None:
+    def _make_stores(self) -> None:
         settings = self.settings()
         create_secrets(settings.secrets_dir, os.urandom, register.load().sources, grants(), settings.shards)
 
@@ -181,12 +179,13 @@ class Installation:
             raise CommandFailed(arguments, done.returncode, done.stdout, done.stderr)
         return done.stdout
 
-    def _serve(self) -> None:
-        for name in PROCESSES:
+    def serve(self, names: Sequence[str] = PROCESSES) -> None:
+        """Start these processes and wait until each says it is ready."""
+        for name in names:
             self.start_process(name)
-        for service in READY:
+        for service in READY if "web" in names else ():
             self._wait(f"{self.base_url}/{service}/health/ready", "web")
-        for name in PROCESSES:
+        for name in names:
             if name != "web":
                 self._wait(f"http://127.0.0.1:{self._worker_ports[name]}/{name}/health/ready", name)
 
@@ -248,6 +247,12 @@ class CommandFailed(RuntimeError):
     def __init__(self, arguments: tuple[str, ...], status: int, printed: str, complained: str) -> None:
         self.status, self.printed, self.complained = status, printed, complained
         super().__init__(f"consent-ledger {' '.join(arguments)} ended with {status}\n{printed}{complained}")
+
+
+def _timed(say: Callable[[str, float], None], what: str, step: Callable[[], None]) -> None:
+    began = time.monotonic()
+    step()
+    say(what, time.monotonic() - began)
 
 
 async def _create_database(superuser_dsn: str) -> None:
