@@ -26,6 +26,9 @@ NewConsumer = Callable[[Sequence[int], Mapping[int, int]], Consumer]
 OnHeartbeat = Callable[[Heartbeat], Awaitable[None]]
 
 _PAGE: Final = 1000
+_FIRST_BATCH: Final = 250
+_SLOW_SECONDS: Final = 1.0  # PostgreSQL ends a transaction after two
+_QUICK_SECONDS: Final = 0.25
 _FETCH_MS: Final = 1000
 _SILENCE_SECONDS: Final = 10.0
 
@@ -68,7 +71,7 @@ class Follower:
         self._clock = clock
         self._on_heartbeat = on_heartbeat
         self._log = logs.logger(f"follower.{name}")
-        self._batch = _PAGE
+        self._batch = _FIRST_BATCH
         self._trouble: str | None = "starting"
         self._applied: dict[int, int] = {}
         self._heartbeats: dict[int, Heartbeat] = {}
@@ -151,7 +154,6 @@ class Follower:
                 self._batch = max(1, self._batch // 2)
                 await backoff.pause()
             else:
-                self._batch = min(_PAGE, self._batch * 2)
                 self._trouble = None
                 return
 
@@ -203,7 +205,7 @@ class Follower:
         waiting = [record for record in records if record.index >= position]
         while waiting:
             if waiting[0].index > position:
-                missing, size = await self._fetch(shard, position, min(_PAGE, waiting[0].index - position))
+                missing, size = await self._fetch(shard, position, min(self._batch, waiting[0].index - position))
                 if not missing:
                     raise Corrupt(
                         f"the ledger ends at {size}, record {waiting[0].index} was published", f"shard {shard}"
@@ -216,6 +218,7 @@ class Follower:
 
     async def _commit(self, shard: int, records: Sequence[Recorded]) -> int:
         """One transaction: those of the records that continue the position, the position itself. Its new value."""
+        began_at = asyncio.get_running_loop().time()
         async with self._database.transaction() as tx:
             position: int = await tx.fetchval(_CLAIM, shard)
             began = position
@@ -231,13 +234,18 @@ class Follower:
         # If we stop before the commit nothing is folded; after it, everything is, and the position says so.
         self._applied[shard] = position
         self._position.labels(str(shard)).set(position)
+        taken = asyncio.get_running_loop().time() - began_at
+        if taken > _SLOW_SECONDS:
+            self._batch = max(1, self._batch // 2)
+        elif taken < _QUICK_SECONDS and len(records) >= self._batch:
+            self._batch = min(_PAGE, self._batch * 2)
         return position
 
     async def _catch_up(self, shard: int) -> int:
         """Fold from the ledger until its sealed size is reached."""
         position: int = await self._database.fetchval(_WHERE, shard)
         while True:
-            records, size = await self._fetch(shard, position, min(_PAGE, self._batch))
+            records, size = await self._fetch(shard, position, self._batch)
             if size < position:
                 raise Corrupt(
                     f"the ledger ends at {size}, {position} records are folded here: was it restored?", f"shard {shard}"

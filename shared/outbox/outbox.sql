@@ -19,7 +19,6 @@ create table outbox (
 create index outbox_unnumbered on outbox (accepted_at, id) where sequence is null;
 create index outbox_unsent on outbox (shard, sequence) where sequence is not null and sent_at is null;
 create index outbox_unsealed on outbox (shard, sequence) where sealed_at is null;
-create index outbox_open on outbox (shard, accepted_at) where sealed_at is null;
 create index outbox_done on outbox (sealed_at) where sealed_at is not null;
 create index outbox_rejected on outbox (sealed_at) where result = 'rejected';
 

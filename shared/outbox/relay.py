@@ -25,6 +25,7 @@ from shared.metrics import Metrics
 from shared.topics import STATED
 
 _BATCH: Final = 1000
+_DONE_AT_ONCE: Final = 5000
 _ALIVE_SECONDS: Final = 1.0
 _SAFETY_NET_SECONDS: Final = 1.0
 _ACCEPTANCE: Final = timedelta(seconds=2)
@@ -32,7 +33,6 @@ _POLL_SECONDS: Final = 2
 _TIDY_SECONDS: Final = 600.0
 _LONGEST_RESEND_SECONDS: Final = 60.0
 
-_UNNUMBERED = "select exists (select from outbox where sequence is null)"
 # Taken before the numbering statement, which needs a snapshot that sees what an earlier relay numbered.
 _NUMBERING_ALONE = "lock table outbox_sequence in share row exclusive mode"
 _NUMBER = """
@@ -49,6 +49,7 @@ counters as (
 update outbox set sequence = counters.last - counted.number + waiting.place
 from waiting join counted using (shard) join counters using (shard)
 where outbox.id = waiting.id
+returning outbox.id, outbox.shard, outbox.sequence, outbox.statement
 """
 _UNSENT = """
 select id, shard, sequence, statement from outbox
@@ -63,17 +64,13 @@ _SENT = "update outbox set sent_at = clock_timestamp() where id = any($1::uuid[]
 _FIRST_UNSEALED = "select min(sequence) from outbox where shard = $1 and sealed_at is null and sent_at is not null"
 _LAST = "select coalesce((select last from outbox_sequence where shard = $1), 0)"
 _DONE = """
-with answered as (
-    select * from unnest($4::bigint[], $5::text[], $6::text[], $7::bigint[]) as a (sequence, result, reason, index)
-),
-done as (
-    update outbox set sealed_at = clock_timestamp(), result = coalesce(answered.result, 'recorded'),
-        reason = answered.reason, index = answered.index
-    from (
-        select sequence from outbox where shard = $1 and sequence > $2 and sequence <= $3 and sealed_at is null
-    ) as open left join answered using (sequence)
-    where outbox.shard = $1 and outbox.sequence = open.sequence
-    returning outbox.result
+with done as (
+    update outbox set sealed_at = clock_timestamp(),
+        result = coalesce(($5::text[])[array_position($4::bigint[], sequence)], 'recorded'),
+        reason = ($6::text[])[array_position($4::bigint[], sequence)],
+        index = ($7::bigint[])[array_position($4::bigint[], sequence)]
+    where shard = $1 and sequence > $2 and sequence <= $3 and sealed_at is null
+    returning result
 )
 select count(*) as done, count(*) filter (where result = 'rejected') as rejected,
     pg_notify(current_schema() || '_sealed', '')
@@ -86,11 +83,13 @@ select now() as at, (
 ) as oldest
 """
 _STANDING = """
-select shard,
-    coalesce((select last from outbox_sequence as s where s.shard = n.shard), 0) as last,
-    (select min(accepted_at) from outbox as o where o.shard = n.shard and o.sealed_at is null) as oldest,
-    (select count(*) from outbox as o where o.shard = n.shard and o.sealed_at is null) as unsealed
+select shard, coalesce(last, 0) as last, oldest, coalesce(unsealed, 0) as unsealed
 from unnest($1::integer[]) as n (shard)
+    left join outbox_sequence using (shard)
+    left join (
+        select shard, min(accepted_at) as oldest, count(*) as unsealed
+        from outbox where sealed_at is null group by shard
+    ) as open using (shard)
 """
 _REJECTED = "select count(*) from outbox where result = 'rejected'"
 _TIDY = """
@@ -161,6 +160,7 @@ class Relay:
         self._stuck = {shard: _Stuck(0, resend_after) for shard in self._origins}
         self._standing: dict[int, Standing] = {}
         self._holding = False
+        self._interrupted = True
         self._failing: set[str] = set()
         metrics = metrics or Metrics(source)
         self._unsealed = metrics.gauge("outbox_unsealed", "Statements accepted and not yet sealed", ("shard",))
@@ -185,14 +185,17 @@ class Relay:
         while True:
             try:
                 async with self._database.lock(f"relay/{self._source}") as lock:
-                    self._holding = True
+                    self._holding = self._interrupted = True
                     backoff.reset()
                     await self._work(lock)
             except* Unavailable:
-                self._log.warning("relay-lock-lost")
+                if not backoff.failing:
+                    self._log.warning("relay-lock-lost")
             finally:
+                # What another process does now is in its own readiness.
                 self._holding = False
                 self._standing.clear()
+                self._failing.clear()
             await backoff.pause()
 
     async def _work(self, lock: Lock) -> None:
@@ -254,15 +257,21 @@ class Relay:
 
     async def _send(self) -> None:
         """Number what is new, commit that, send it, and wait to be woken."""
-        if await self._database.fetchval(_UNNUMBERED):
-            async with self._database.transaction() as tx:
-                await tx.execute(_NUMBERING_ALONE)
-                await tx.execute(_NUMBER, _BATCH)
-            # If we stop here the numbers stand, and the next relay sends them.
-        rows = await self._database.fetch(_UNSENT, _BATCH)
+        if self._interrupted:
+            # Numbered by a relay that did not come to send them: us before a failure, or the one before us.
+            left = await self._database.fetch(_UNSENT, _BATCH)
+            if left:
+                await self._deliver(left)
+                return
+        self._interrupted = True  # until everything numbered here is sent
+        async with self._database.transaction() as tx:
+            await tx.execute(_NUMBERING_ALONE)
+            rows = await tx.fetch(_NUMBER, _BATCH)
+        # If we stop here the numbers stand, and are sent by whoever comes next.
         if rows:
-            await self._deliver(rows)
-        else:
+            await self._deliver(sorted(rows, key=lambda row: (row["shard"], row["sequence"])))
+        self._interrupted = False
+        if not rows:
             await self._put.wait(_SAFETY_NET_SECONDS)
 
     async def _deliver(self, rows: Sequence[Row]) -> None:
@@ -331,7 +340,7 @@ class Relay:
             _DONE,
             shard,
             above,
-            answer.sealed,
+            min(answer.sealed, above + _DONE_AT_ONCE),
             [item.sequence for item in told],
             [item.result for item in told],
             [item.reason for item in told],
