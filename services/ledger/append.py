@@ -209,8 +209,9 @@ class Appender:
         await self.drop()
         if await store.open_incidents(self._db, self.shard, store.SIGNER_DISAGREES):
             raise Fenced("the log", f"shard {self.shard}: the signer disagrees with its rows")
-        self._epoch = await store.claim(self._db, self.shard)
-        self._check = Check(self.shard, await store.origin(self._db, self.shard), self._keys.sources, self._admission)
+        check = Check(self.shard, await store.origin(self._db, self.shard), self._keys.sources, self._admission)
+        # If this answer is lost we hold no epoch, and claim again: an epoch more fences nobody but ourselves.
+        self._epoch, self._check = await store.claim(self._db, self.shard), check
 
     async def drop(self) -> None:
         """Forget everything that was only in memory."""

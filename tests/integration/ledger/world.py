@@ -126,12 +126,14 @@ class World:
         self.sequences: dict[tuple[str, int], int] = {}
         self.offsets: dict[int, int] = {}
         self.producer = Producer(settings.kafka)
+        self._databases: dict[str, Database] = {}
         self._open: list[Any] = []
 
     async def database(self, role: str) -> Database:
-        db = await Database.connect(self.settings.dsn(role), "ledger", max_size=4)
-        self._open.append(db.close)
-        return db
+        if role not in self._databases:
+            self._databases[role] = await Database.connect(self.settings.dsn(role), "ledger", max_size=4)
+            self._open.append(self._databases[role].close)
+        return self._databases[role]
 
     async def appender(self, shard: int = 0, db: Any = None, consumer: Any = None, **options: Any) -> Appender:
         topic = self.settings.topic(STATED)
