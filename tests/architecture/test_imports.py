@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,46 +47,61 @@ def lint(tree: Path, contract: str | None = None) -> subprocess.CompletedProcess
     )
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """The tree's Python files and the contracts, to be broken."""
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree's Python files and the contracts, to be broken; whoever breaks it repairs it."""
+    copy = tmp_path_factory.mktemp("tree")
     python_alone = shutil.ignore_patterns("__pycache__", "*.toml", "*.html", "*.sql", "*.json", "*.md", "*.css")
     for package in ("services", "shared", "infra"):
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=python_alone)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    return tmp_path
+        shutil.copytree(ROOT / package, copy / package, ignore=python_alone)
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    return copy
+
+
+@contextlib.contextmanager
+def planted(file: Path, text: str) -> Iterator[None]:
+    """The file with a text at its end, for a while; a file that was not there goes again."""
+    before = file.read_bytes() if file.exists() else None
+    file.write_bytes((before or b"") + text.encode())
+    try:
+        yield
+    finally:
+        if before is None:
+            file.unlink()
+        else:
+            file.write_bytes(before)
 
 
 def test_every_contract_has_its_violation() -> None:
     assert CONTRACTS.keys() == VIOLATIONS.keys()
 
 
-def test_the_tree_as_it_is_keeps_every_contract() -> None:
-    done = lint(ROOT)
+def test_the_tree_as_it_is_keeps_every_contract(tree: Path) -> None:
+    """Without this, a planted violation could be caught for another reason than the import that is planted."""
+    done = lint(tree)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("contract", VIOLATIONS)
 def test_a_planted_violation_is_caught(contract: str, tree: Path) -> None:
     where, imported = VIOLATIONS[contract]
-    # Without this, the test could pass for another reason than the import that is planted.
-    assert lint(tree, contract).returncode == 0
 
-    file = tree / where
-    file.write_text(f"{file.read_text('utf-8')}\nimport {imported}\n", "utf-8")
-    done = lint(tree, contract)
+    with planted(tree / where, f"\nimport {imported}\n"):
+        done = lint(tree, contract)
 
     assert done.returncode == 1
-    assert f"{CONTRACTS[contract]['name'].split(':')[0]}" in " ".join(done.stdout.split())
-    assert "BROKEN" in done.stdout
+    assert f"{CONTRACTS[contract]['name']} BROKEN" in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("contract", [name for name, one in CONTRACTS.items() if one.get("exhaustive")])
 def test_a_file_that_no_layer_names_is_caught(contract: str, tree: Path) -> None:
     (container,) = CONTRACTS[contract]["containers"]
-    (tree / container.replace(".", "/") / "stray.py").write_text('"""Nobody knows where this belongs."""\n', "utf-8")
 
-    assert lint(tree, contract).returncode == 1
+    with planted(tree / container.replace(".", "/") / "stray.py", '"""Nobody knows where this belongs."""\n'):
+        done = lint(tree, contract)
+
+    assert done.returncode == 1
+    assert "stray" in done.stdout
 
 
 def test_what_a_contract_names_exists() -> None:
