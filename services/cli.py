@@ -44,11 +44,16 @@ def serve(services: Annotated[list[str] | None, typer.Argument(help="Which; all 
 
 @app.command()
 def migrate() -> None:
-    """Bring PostgreSQL to the wanted state (roles, schemas, tables). Needs CONSENT_LEDGER_SUPERUSER_DSN."""
+    """Bring PostgreSQL to the wanted state (roles, schemas, tables). Needs CONSENT_LEDGER_SUPERUSER_DSN.
+
+    A role with a file database-<role> in CONSENT_LEDGER_SECRETS_DIR is given the password in it.
+    """
     from shared import migrations  # noqa: PLC0415
 
     settings = Settings()
-    asyncio.run(migrations.migrate(settings.superuser_dsn))
+    files = {role: settings.secrets_dir / f"database-{role}" for role in migrations.roles()}
+    passwords = {role: file.read_text("utf-8").strip() for role, file in files.items() if file.is_file()}
+    asyncio.run(migrations.migrate(settings.superuser_dsn, passwords))
 
 
 @app.command()

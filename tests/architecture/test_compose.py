@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import hashlib
+import hmac
 import itertools
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from infra.compose.secrets import create
@@ -14,8 +21,10 @@ from infra.compose.validate import problems
 from services.serve import ROLES
 from shared import migrations
 from shared.process import Running
+from tests.conftest import Database
 
 ROOT = Path(__file__).resolve().parents[2]
+ROLES_OF_DB = set(migrations.roles())
 JOBS = {"migrate", "topics", "log-create"}
 BUILT_ON = {"postgres", "kafka", "mail", "edge"}
 ASKS = {
@@ -107,6 +116,36 @@ def test_every_database_role_has_a_password_that_only_its_service_and_the_migrat
 
 async def test_the_secrets_a_role_is_given_are_enough_to_open_it(roles: dict[str, Running]) -> None:
     assert roles.keys() == ROLES.keys()
+
+
+async def test_migrating_gives_every_role_the_password_of_its_file(database: Database, tmp_path: Path) -> None:
+    secrets = create(tmp_path)
+    environment = {"CONSENT_LEDGER_SUPERUSER_DSN": database.dsn(), "CONSENT_LEDGER_SECRETS_DIR": str(secrets)}
+    command = str(Path(sys.executable).with_name("consent-ledger"))
+    migrating = await asyncio.create_subprocess_exec(command, "migrate", env={**os.environ, **environment})
+    assert await migrating.wait() == 0
+
+    connection = await asyncpg.connect(database.dsn())
+    try:
+        rows = await connection.fetch(
+            "select rolname, rolpassword from pg_authid where rolname = any($1)", [*ROLES_OF_DB]
+        )
+        assert {row["rolname"] for row in rows} == ROLES_OF_DB
+        for row in rows:
+            password = (secrets / f"database-{row['rolname']}").read_text("ascii").strip()
+            assert is_scram_of(row["rolpassword"], password), row["rolname"]
+    finally:
+        for role in ROLES_OF_DB:
+            await connection.execute(f"alter role {role} password null")
+        await connection.close()
+
+
+def is_scram_of(stored: str, password: str) -> bool:
+    """Whether PostgreSQL's SCRAM-SHA-256 verifier is that of the password (RFC 5802, RFC 7677)."""
+    iterations, salt, keys = re.fullmatch(r"SCRAM-SHA-256\$(\d+):([^$]+)\$(.+)", stored).groups()  # type: ignore[union-attr]
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), int(iterations))
+    server = hmac.digest(salted, b"Server Key", "sha256")
+    return base64.b64decode(keys.partition(":")[2]) == server
 
 
 def test_those_who_must_talk_share_a_network(compose: dict[str, Any]) -> None:
