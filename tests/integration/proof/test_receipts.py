@@ -13,7 +13,8 @@ from services.ledger.reader.proof import verify_proof
 from services.ledger.reader.strict import decode_base64url
 from services.ledger.reader.verify import verify
 from shared.events import parse
-from tests.integration.proof.conftest import Installation
+from tests.integration.newsletter.conftest import links
+from tests.integration.proof.conftest import ADDRESS, Installation
 
 JSON = {"Accept": "application/json"}
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -46,7 +47,7 @@ async def test_each_purpose_has_a_receipt_of_its_own(installation: Installation)
 
 async def test_a_withdrawal_has_a_receipt_too(installation: Installation) -> None:
     await installation.opt_in()
-    welcome = await installation.front.mail("jane.doe@example.org", 2)
+    welcome = await installation.front.mail(ADDRESS, 2)
     way_out = str(welcome["List-Unsubscribe"]).strip("<>")
     page = await installation.front.http.post(way_out, data={"List-Unsubscribe": "One-Click"})
     assert page.status_code == 200
@@ -122,17 +123,14 @@ async def test_whatever_does_not_open_a_receipt_gets_one_answer(
     assert (await installation.front.http.get(link, headers=headers)).status_code == 200
 
 
-async def test_what_is_appended_and_not_sealed_has_no_receipt_yet(installation: Installation) -> None:
+async def test_what_is_appended_has_a_receipt_only_once_it_is_sealed(installation: Installation) -> None:
     front = installation.front
-    assert (await front.http.post(await front.asked("jane.doe@example.org"))).status_code == 200
+    assert (await front.http.post(await front.asked(ADDRESS))).status_code == 200
     await installation.pass_on(seal=False)
-    link = next(
-        part for part in (await front.mail("jane.doe@example.org", 2)).as_string().split() if "/receipts/" in part
-    )
-    del link
-    [given] = await front.stated("ConsentGiven")
-    answer = await front.http.get(f"/ledger/receipts/{given.id}?key={'A' * 22}", headers=JSON)
-    assert answer.status_code == 404
+    [link] = links(await front.mail(ADDRESS, 2), "/ledger/receipts/")
+    assert (await front.http.get(link, headers=JSON)).status_code == 404
+    await installation.ledger.seal(await installation.ledger.sealer())
+    assert (await front.http.get(link, headers=JSON)).status_code == 200
 
 
 async def test_a_receipt_is_answered_within_milliseconds(installation: Installation) -> None:
