@@ -157,7 +157,7 @@ class Counterpart:
             {"shards": [{"shard": shard, "sealed": str(sealed())}], "rejected": rejected, "overtaken": overtaken}
         )
 
-    async def until(self, holds: Callable[[], bool], seconds: float = 20) -> None:
+    async def until(self, holds: Callable[[], bool], seconds: float = 40) -> None:
         """Wait until something is so on this end."""
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(holds)

@@ -99,13 +99,13 @@ def follows(kafka: KafkaPart, db: Database, counterpart: Counterpart, site: Site
 async def test_what_was_recorded_before_the_first_start_comes_from_the_ledger(
     follows: Follows, counterpart: Counterpart
 ) -> None:
-    statements = [withdrawal() for _ in range(2500)]
+    statements = [withdrawal() for _ in range(1200)]
     for statement in statements:
         counterpart.record(statement)
     async with follows.following() as follower:
-        await until(follows.everything())
+        await until(follows.everything(), 60)
         await follows.ready(follower)
-        assert follower.applied(0) == 2500
+        assert follower.applied(0) == 1200
     rows = await follows.db.fetch("select statement from folded order by index")
     assert [row["statement"] for row in rows] == [encode(statement) for statement in statements]
 
@@ -365,3 +365,16 @@ async def test_every_call_may_fail_and_each_index_is_still_folded_once(
         if fault.struck:
             struck.add(fault.edge)
     assert struck == {"postgresql", "commit", "kafka"}
+
+
+async def test_a_fold_too_slow_for_a_large_transaction_goes_on_in_smaller_ones(
+    follows: Follows, counterpart: Counterpart
+) -> None:
+    async def slow(tx: Transaction, recorded: Recorded) -> None:
+        await remember(tx, recorded)
+        await tx.execute("select pg_sleep(0.03)")
+
+    for _ in range(150):
+        counterpart.record(withdrawal())
+    async with follows.following(apply=slow):
+        await until(follows.everything(), 60)

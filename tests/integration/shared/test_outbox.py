@@ -24,7 +24,7 @@ from tests.integration.shared.edges import Fault, FaultyDatabase, FaultyProducer
 from tests.parts import KafkaPart
 
 
-async def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
+async def until(condition: Callable[[], Any], seconds: float = 40) -> Any:
     """Ask the real parts again and again; fails when it takes too long."""
     async with asyncio.timeout(seconds):
         while not (found := await condition()):  # noqa: ASYNC110 - the condition is another process's
