@@ -76,6 +76,15 @@ def test_nothing_is_marked_as_unfinished() -> None:
     assert found == []
 
 
+def test_no_document_has_a_place_that_is_still_to_be_written() -> None:
+    found = [
+        path
+        for path, text in texts()
+        if path.endswith(".md") and re.search(r"to be written|\bTBD\b", text, re.IGNORECASE)
+    ]
+    assert found == []
+
+
 def test_no_test_is_kept_from_running() -> None:
     found = [path for path, text in texts() if path.startswith("tests/") and path != HERE and NOT_RUN.search(text)]
     assert found == []
