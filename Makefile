@@ -39,6 +39,7 @@ help:
 	@echo "make test          every test that needs nothing but what is installed here"
 	@echo "make test-browser  the pages in a real browser (needs chromium and chromium-driver)"
 	@echo "make test-clients  a log client we did not write, against our running log"
+	@echo "make benchmark     how fast it is here, as rows of a table (ARGS='--help' says what can be chosen)"
 	@echo "make lint          style, types, imports, docker-compose.yml"
 	@echo "make venv          the environment, with $(BIN)/consent-ledger"
 	@echo "make lock          pin what pyproject.toml asks for (UPGRADE=1: the newest of it)"
@@ -85,6 +86,9 @@ test: venv
 
 test-browser: venv
 	@exec $(BIN)/pytest -q tests/browser
+
+benchmark: venv
+	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 # The Compose specification's schema, from a wheel of which nothing else is used (infra/compose/validate.py).
 COMPOSE_SCHEMA := .tools/compose/check_jsonschema/builtin_schemas/vendor/compose-spec.json

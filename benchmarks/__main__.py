@@ -1,0 +1,114 @@
+"""`python -m benchmarks`: measure on real parts of this machine, print Markdown rows or lines of JSON."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final
+
+import uvloop
+
+from benchmarks import latency, machine, running, throughput, withdrawal
+from benchmarks.report import HEADER, Result
+from infra.local.installation import Installation
+from infra.local.processes import InUse, NotStarted
+
+PARTS: Final = ("throughput", "latency", "withdrawal")
+START_SECONDS: Final = 120
+SLOWEST: Final = 250
+"""Records a second: a run that is slower than this is ended."""
+
+Measure = Callable[[Installation], Coroutine[Any, Any, list[Result]]]
+
+
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """What to measure, and how much of it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measures the promises about speed on real Kafka and PostgreSQL, started for this run.",
+        epilog="The whole of it, as the aims are set: --records 500000 (about 20 minutes on two cores).",
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; none is all")
+    parser.add_argument("--records", type=_positive, default=100_000, help="for throughput (%(default)s)")
+    parser.add_argument("--full", action="store_true", help="throughput with served-notice tokens: 1.9 kB each")
+    parser.add_argument("--rates", type=_rates, default=[200, 1000], help="statements a second for latency (200,1000)")
+    parser.add_argument("--seconds", type=_positive, default=20, help="of each rate (%(default)s)")
+    parser.add_argument("--withdrawals", type=_positive, default=200, help="idle, and again under load (%(default)s)")
+    parser.add_argument("--beside", type=_positive, default=200, help="statements a second beside them (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="lines of JSON instead of Markdown")
+    chosen = parser.parse_args(arguments)
+    if unknown := set(chosen.parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    chosen.parts = chosen.parts or list(PARTS)
+    return chosen
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _rates(text: str) -> list[int]:
+    return [_positive(one) for one in text.split(",")]
+
+
+def runs(chosen: argparse.Namespace) -> list[tuple[str, str, bool, float, Measure]]:
+    """Part, title, whether all services run from the start, seconds at most, and what to do."""
+    records, short = chosen.records, not chosen.full
+    limit = START_SECONDS + records / SLOWEST
+    bare = partial(throughput.measure, names=throughput.BARE, count=records, short=short, limit=limit)
+    everything = partial(throughput.measure, names=throughput.EVERYTHING, count=records, short=short, limit=limit)
+    steady = partial(latency.measure, rates=chosen.rates, seconds=chosen.seconds)
+    leaving = partial(withdrawal.measure, count=chosen.withdrawals, load_rate=chosen.beside)
+    all_runs: list[tuple[str, str, bool, float, Measure]] = [
+        ("throughput", "throughput, append and seal running", False, 2 * limit, bare),
+        ("throughput", "throughput, everything on", False, 2 * limit, everything),
+        ("latency", "latency", True, START_SECONDS + len(chosen.rates) * (chosen.seconds + 90), steady),
+        ("withdrawal", "withdrawal", True, START_SECONDS + 5 * chosen.withdrawals, leaving),
+    ]
+    return [run for run in all_runs if run[0] in chosen.parts]
+
+
+def main() -> int:
+    """Exit status 0 if everything was measured, whether or not it was fast; 1 if something could not be; 2 in use."""
+    chosen = options()
+    failed = named = False
+    for _part, title, serving, limit, measure in runs(chosen):
+        running.say(f"{title}, load {machine.load():.1f} …")
+        began = time.monotonic()
+        try:
+            with running.installation() as made:
+                postgres = asyncio.run(running.version(made))
+                if serving:
+                    made.serve()
+                results = uvloop.run(asyncio.wait_for(measure(made), limit))
+        except InUse as error:
+            running.say(f"benchmark: {error}")
+            return 2
+        except (NotStarted, RuntimeError, TimeoutError, ExceptionGroup) as error:
+            running.say(f"benchmark: {title}: {type(error).__name__}: {error}")
+            failed = True
+            continue
+        if not named and not chosen.json:
+            when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+            print(f"{machine.described(postgres)}; {when}; fsync and synchronous_commit on.\n\n{HEADER}")
+        named = True
+        for result in results:
+            if chosen.json:
+                print(result.line(machine=machine.described(postgres)))
+            else:
+                print(result.row())
+        sys.stdout.flush()
+        running.say(f"  {time.monotonic() - began:.0f} s, load {machine.load():.1f}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
