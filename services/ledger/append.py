@@ -24,6 +24,7 @@ from shared import logs
 from shared.clock import Clock, millis
 from shared.database import Database
 from shared.errors import Corrupt, Unavailable
+from shared.events import MAX_STATEMENT_BYTES
 from shared.identifiers import Random
 from shared.kafka import Message, OutOfRange
 from shared.metrics import Metrics
@@ -33,7 +34,7 @@ CLOCK_BEHIND_MS: Final = 5_000
 
 _FETCH_MS: Final = 1000
 _LOCK_PROBE_SECONDS: Final = 3
-_TRIM_SECONDS: Final = 60
+_TRIM_SECONDS: Final = 10
 _PAUSE_SECONDS: Final = 0.5
 
 log = logs.logger("append")
@@ -169,6 +170,7 @@ class Appender:
         self._probe_all = False
         self._trimmed_at = 0.0
         metrics = metrics or Metrics("ledger_append")
+        self.is_owner = False
         self._size = metrics.gauge("log_size", "leaves appended", ["shard"])
         self._offset = metrics.gauge("next_offset", "next offset of consent.stated to consume", ["shard"])
         self._events = metrics.counter("events_total", "statements appended", ["shard"])
@@ -223,6 +225,7 @@ class Appender:
         if consumer is not None:
             await consumer.stop()
         self._head = None
+        self.is_owner = False
         self._recent = []
 
     async def step(self, timeout_ms: int = _FETCH_MS) -> int:
@@ -243,6 +246,7 @@ class Appender:
                 return 0
             prepared = await self._prepared(head, messages)
             await self._settle()
+            await self._trim()
             self._in_flight = asyncio.create_task(self._append(prepared))
             # Let it send its first bytes before the next batch takes the processor.
             await asyncio.sleep(0)
@@ -272,6 +276,7 @@ class Appender:
         await consumer.start()
         consumer.seek(self.shard, head.next_offset)
         self._head = head
+        self.is_owner = True
         self._size.labels(self.shard).set(head.size)
         log.info("owning", shard=self.shard, epoch=self._epoch, size=head.size, next_offset=head.next_offset)
         return head
@@ -407,7 +412,7 @@ def arguments(prepared: Prepared) -> list[Any]:
         [reject.statement_hash for reject, _ in rejects],
         [len(reject.raw) for reject, _ in rejects],
         # What nobody proved to have said may hold anything; its hash is enough to find it in Kafka.
-        [None if reject.source is None else reject.raw for reject, _ in rejects],
+        [reject.raw if reject.source and len(reject.raw) <= MAX_STATEMENT_BYTES else None for reject, _ in rejects],
         [times for _, times in rejects],
         [mark.source for mark in marks],
         [mark.sequence for mark in marks],

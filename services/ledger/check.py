@@ -137,10 +137,12 @@ class Check:
     def _alive(self, message: Message, now: datetime) -> Alive | Reject:
         headers, raw = message.headers, message.value
 
-        def unproven(reason: str) -> Reject:
-            return Reject(message.offset, reason, raw, sha256(raw).digest())
-
         key_id = headers.get("mac-key", b"")
+
+        def unproven(reason: str) -> Reject:
+            # One kind of reject per key, not per mark: a source with a wrong key sends another mark every second.
+            return Reject(message.offset, reason, raw, sha256(b"alive\x00" + key_id).digest())
+
         key = self._keys.get(key_id)
         if key is None:
             return unproven("unknown-key")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -69,8 +70,10 @@ async def open_append(settings: Settings) -> Running:
     shards = [appender(shard) for shard in range(settings.shards)]
 
     async def ready() -> dict[str, bool | str]:
-        return await _answers(db)
+        owned = {f"shard {one.shard}": True if one.is_owner else "does not own it" for one in shards}
+        return await _answers(db) | owned
 
+    _spare_the_collector()
     app = create_app("ledger-append", access=Access.load(secrets), metrics=metrics, ready=ready)
     return Running(app, {f"ledger.append.{one.shard}": one.run for one in shards}, ready, db.close)
 
@@ -82,11 +85,12 @@ async def open_seal(settings: Settings) -> Running:
     publisher_db = await Database.connect(settings.dsn("ledger_publish"), "ledger")
     producer = Producer(settings.kafka)
     metrics = Metrics("ledger_seal")
+    sealers: list[Sealer] = []
     tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
     for shard in range(settings.shards):
         # From the table, not from the settings: an origin is fixed when the log is created.
         origin = await store.origin(db, shard)
-        tasks[f"ledger.seal.{shard}"] = Sealer(
+        sealer = Sealer(
             shard,
             origin,
             db,
@@ -95,7 +99,9 @@ async def open_seal(settings: Settings) -> Running:
             CosignatureSigner(f"{origin}/fresh", secrets.fresh_key(shard)),
             utc_now,
             metrics,
-        ).run
+        )
+        sealers.append(sealer)
+        tasks[f"ledger.seal.{shard}"] = sealer.run
         tasks[f"ledger.publish.{shard}"] = Publisher(
             origin,
             publisher_db,
@@ -113,8 +119,10 @@ async def open_seal(settings: Settings) -> Running:
         await db.close()
 
     async def ready() -> dict[str, bool | str]:
-        return await _answers(db)
+        signing = {f"shard {one.shard}": True if one.is_open else "does not sign" for one in sealers}
+        return await _answers(db) | signing
 
+    _spare_the_collector()
     app = create_app("ledger-seal", access=Access.load(secrets), metrics=metrics, ready=ready)
     return Running(app, tasks, ready, close)
 
@@ -122,6 +130,11 @@ async def open_seal(settings: Settings) -> Running:
 async def _answers(db: Database) -> dict[str, bool | str]:
     await db.fetchval("select 1")
     return {"postgresql": True}
+
+
+def _spare_the_collector() -> None:
+    """State maps are millions of objects without a cycle among them: walking them all the time finds nothing."""
+    gc.set_threshold(100_000, 50, 100)
 
 
 async def _watch_troubles(

@@ -89,7 +89,7 @@ class Sealer:
         appended = self._db.listen("ledger_appended")
         while True:
             try:
-                if self._files is None:
+                if not self.is_open:
                     await self.open()
                 seen = appended.changed
                 sealed = await self.step()
@@ -121,6 +121,11 @@ class Sealer:
         await self._store_unstored()
         await self.renew()
         log.info("signing", shard=self.shard, size=replica.size)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it holds its files and agrees with PostgreSQL."""
+        return self._files is not None
 
     def close(self) -> None:
         """Give the files free."""

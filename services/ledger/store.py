@@ -303,9 +303,10 @@ async def sealed_sequences(db: Queries, source: str) -> dict[int, int]:
     """Per shard, the highest sequence up to which everything of this source is sealed, or was rejected."""
     rows = await db.fetch(
         """select l.shard, coalesce((
-               select max(p.contiguous) from progress p
+               select p.contiguous from progress p
                where p.shard = l.shard and p.source = $1
-                 and p.size <= (select max(size) from checkpoint c where c.shard = l.shard)), 0) as sealed
+                 and p.size <= (select max(size) from checkpoint c where c.shard = l.shard)
+               order by p.size desc limit 1), 0) as sealed
            from log l order by l.shard""",
         source,
     )
@@ -356,6 +357,18 @@ async def troubles(db: Queries) -> Row:
     )
     assert row is not None  # noqa: S101 - aggregates always give a row
     return row
+
+
+async def handle_reject(db: Queries, number: int, by: str, reason: str) -> bool:
+    """Note who has dealt with a reject, and how; False if there is none or somebody has already."""
+    done = await db.execute(
+        """update rejected set handled_at = clock_timestamp(), handled_by = $2, handled_reason = $3
+           where number = $1 and handled_at is null""",
+        number,
+        by,
+        reason,
+    )
+    return done == "UPDATE 1"
 
 
 async def incidents(db: Queries) -> list[Row]:

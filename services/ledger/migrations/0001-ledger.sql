@@ -78,7 +78,8 @@ create table matter (
     primary key (subject, matter)
 );
 
--- Messages that could not be recorded. The bytes are kept only if the MAC proved who said them.
+-- Messages that could not be recorded. The bytes are kept only if the MAC proved who said them and they are no larger
+-- than a statement.
 create table rejected (
     number         bigint generated always as identity primary key,
     shard          integer not null references log,
@@ -202,9 +203,10 @@ create trigger never_emptied before truncate on tile for each statement execute 
 create trigger never_emptied before truncate on checkpoint for each statement execute function refuse_change();
 create trigger never_emptied before truncate on seen for each statement execute function refuse_change();
 
--- API: reads everything, stores attachments.
+-- API: reads everything, stores attachments, notes who dealt with a reject.
 grant select on all tables in schema ledger to ledger;
 grant insert on attachment to ledger;
+grant update (handled_at, handled_by, handled_reason) on rejected to ledger;
 
 -- Appender: adds to the log, cannot sign. It sees the sealed size, to forget progress that is sealed.
 grant select on all tables in schema ledger to ledger_append;

@@ -98,7 +98,7 @@ class Scenario:
                     sealer, is_open = await world.sealer(db=db), False
                 else:
                     # What Sealer.run does: whether it got as far as holding its files decides where it goes on.
-                    is_open = sealer._files is not None
+                    is_open = sealer.is_open
         sealer.close()
 
     async def _publish(self, plan: Plan) -> None:

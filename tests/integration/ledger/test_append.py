@@ -7,7 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from services.ledger import rejects
 from shared.clock import parse_rfc3339, rfc3339, utc_now
+from shared.errors import Refused, Unavailable
 from shared.events import parse
 from shared.kafka import Outgoing
 from tests.integration.ledger.world import NOTICE, World, given, new_subject, requested, stated, withdrawn, words
@@ -155,7 +157,7 @@ async def test_a_poison_message_amid_a_batch_is_kept_with_its_reason_and_stops_n
     await world.run_through()
     assert (await world.judge()).statements == [before, after]
     assert await reasons(world) == [("newsletter", 2, reason, 1)]
-    assert await world.value("select statement from rejected") == raw
+    assert await world.value("select statement from rejected") == (raw if len(raw) <= 32_768 else None)
     # It counts as arrived: the source is done with it.
     assert await world.value("select max(contiguous) from progress") == 3
     assert await incidents(world) == []
@@ -247,7 +249,7 @@ async def test_a_mark_does_not_pass_for_another_source_or_shard(world: World) ->
         await world.send([world.message(value, sequence=0, kind="alive")])
     await world.run_through()
     assert await world.rows("select * from source_mark") == []
-    assert [reason for _, _, reason, _ in await reasons(world)] == ["malformed-mark"] * 4
+    assert await reasons(world) == [(None, None, "malformed-mark", 4)]
 
 
 @pytest.mark.parametrize("everything", [False, True], ids=["of the purpose", "of everything"])
@@ -332,3 +334,54 @@ async def test_a_statement_about_the_system_has_a_key_like_any_other(world: Worl
     judged = await world.judge()
     assert judged.statements == [raw]
     assert judged.matters == [f"notice:{NOTICE.hash}"]
+
+
+async def test_a_reject_waits_until_a_named_person_has_dealt_with_it(world: World) -> None:
+    await world.state(b"{}")
+    await world.run_through()
+    (row,) = await rejects.rejected_rows(world.settings)
+    assert (row["source"], row["sequence"], row["reason"]) == ("newsletter", "1", "unknown-type")
+    await rejects.handle(world.settings, row["number"], "operator", "a test of the collector's")
+    assert await rejects.rejected_rows(world.settings) == []
+    with pytest.raises(Refused):
+        await rejects.handle(world.settings, row["number"], "operator", "again")
+
+
+async def test_progress_that_is_sealed_is_forgotten_but_for_the_newest(world: World) -> None:
+    for _ in range(3):
+        await world.state(given(new_subject()))
+        await world.run_through()
+    await world.state(given(new_subject()))
+    appender = await world.appender()
+    await world.append(appender)
+    appender._trimmed_at = 0
+    await appender.step(timeout_ms=100)
+    rows = await world.rows("select size, contiguous from progress order by size")
+    assert [(row["size"], row["contiguous"]) for row in rows] == [(7, 3), (9, 4)]
+
+
+async def test_a_few_subjects_in_memory_are_enough(world: World) -> None:
+    """Whoever is forgotten is read again: nobody gets a second key, and no restriction is lost."""
+    subjects = [new_subject() for _ in range(40)]
+    now = utc_now()
+    said = [withdrawn(subject, now) for subject in subjects]
+    said += [given(subject, now - timedelta(1)) for subject in subjects]
+    said += [given(subject, now + timedelta(milliseconds=1)) for subject in reversed(subjects)]
+    await world.state(*said)
+    await world.append(await world.appender(max_batch=5, subjects_kept=11))
+    judged = await world.judge()
+    assert judged.statements == said
+    assert [matter.startswith("overtaken:") for matter in judged.matters] == [False] * 40 + [True] * 40 + [False] * 40
+
+
+async def test_a_clock_that_went_back_stops_the_appender_before_the_signer_would(world: World) -> None:
+    await world.state(given(new_subject()))
+    await world.append(await world.appender())
+    behind = await world.appender(clock=lambda: utc_now() - timedelta(seconds=10))
+    await world.state(given(new_subject()))
+    with pytest.raises(Unavailable, match="clock"):
+        await behind.step()
+    slightly = await world.appender(clock=lambda: utc_now() - timedelta(seconds=2))
+    await world.append(slightly)
+    # recorded_at does not go back with it.
+    assert len((await world.judge()).statements) == 2
