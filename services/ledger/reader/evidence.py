@@ -17,25 +17,23 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from services.ledger.reader.archive import unpack
 from services.ledger.reader.checkpoint import Checkpoint, verify_checkpoint
 from services.ledger.reader.compartment import open_compartment
+from services.ledger.reader.double_opt_in import DoubleOptIn, Shown
 from services.ledger.reader.entry import Entry, Recorded, parse_entry, parse_statement, verify_in_log
 from services.ledger.reader.errors import Invalid
-from services.ledger.reader.mail import Mail, dkim_names, parse_dkim_keys, parse_mail, same_address, verify_dkim
 from services.ledger.reader.note import CosignatureVerifier, parse_note
-from services.ledger.reader.served import parse_notice_keys, verify_served
-from services.ledger.reader.strict import Fields, canonical_json, parse_json
+from services.ledger.reader.served import CLOCKS_APART_MS, hold_against, key_id, parse_notice_keys, verify_served
+from services.ledger.reader.strict import Fields, canonical_json, moment, parse_json
 from services.ledger.record import RECORDED_TYPES, NoRecord, notices_of, parse_snapshot, record
 from shared.clock import from_millis, millis, parse_rfc3339, rfc3339
 from shared.events import EVERYTHING, RESTRICTIVE, Standing, Statement, is_overtaken, purpose_matter
 from shared.events.matter import MATTER_PATTERN
 from shared.identifiers import is_subject, shard_of
-from shared.register import Facts, Grade, GradeRule, RegisterInvalid
-from shared.register.grade import FACTS, grade
+from shared.register import RegisterInvalid
 from shared.register.notice import Notice, parse_notice
 
 FORMAT: Final = "consent-ledger/evidence/1"
@@ -57,11 +55,7 @@ _MANY = re.compile(
     rf"|attachments/{_HASH}|opened/{_NUMBER}-(?:evidence\.json|brief\.json|attachment-[0-9]\.(?:eml|bin))"
 )
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z", re.ASCII)
-_CONFIRM = re.compile(r"/confirm/([A-Za-z0-9_-]{22,512})", re.ASCII)
 _KEYS_LIMIT = 4096
-_CLOCKS_APART_MS = 2 * 60 * 1000
-_RULES_LIMIT = 1000
-_IT = "the consent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +73,6 @@ class Opened:
     statement: str
     compartment: str
     content: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """What the bundle shows of one ConsentGiven."""
-
-    given: Recorded
-    facts: Facts
-    grade: Grade
-    notes: tuple[str, ...]
 
 
 def opened_name(index: int, compartment: str, media_type: str = "") -> str:
@@ -119,6 +103,8 @@ class Bundle:
     opened: dict[tuple[str, str], Opened] = field(default_factory=dict)
     notices: dict[tuple[str, str], Notice] = field(default_factory=dict)
     """(register version, notice hash) → the notice as that register has it"""
+    registers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """version → parsed snapshot"""
     served: set[str] = field(default_factory=set)
     """Ids of the statements whose served-notice token was verified"""
     shown: list[Shown] = field(default_factory=list)
@@ -238,7 +224,7 @@ class Bundle:
                 raise Invalid(step, where, "is recorded a second time", index=one.index)
             if one.event.recorded_at < before:
                 raise Invalid(step, where, "was recorded before an earlier one", index=one.index)
-            if millis(parse_rfc3339(one.statement.time)) > one.event.recorded_at + _CLOCKS_APART_MS:
+            if millis(parse_rfc3339(one.statement.time)) > one.event.recorded_at + CLOCKS_APART_MS:
                 raise Invalid(step, where, "claims a time after it was recorded", index=one.index)
             ids.add((one.statement.source, one.statement.id))
             before = one.event.recorded_at
@@ -338,7 +324,7 @@ class Bundle:
         """Register snapshots and notices have the hashes the statements name, and records are made from them."""
         step = "6"
         used: set[str] = set()
-        snapshots: dict[str, Mapping[str, Any]] = {}
+        snapshots = self.registers
         records = 0
         for one in self.recorded:
             version = one.statement.data.register_version
@@ -402,117 +388,14 @@ class Bundle:
 
     def step_7(self) -> None:
         """Double opt-in, for each consent in the bundle, and its grade by the rule of the register it names."""
-        step = "7"
-        for one in self.recorded:
-            if one.statement.type == "ConsentGiven":
-                self.shown.append(self._double_opt_in(step, one))
+        contents = {name: opened.content for name, opened in self.opened.items()}
+        dkim_keys = self._file("7", DKIM_KEYS)
+        check = DoubleOptIn(self.recorded, contents, frozenset(self.served), dkim_keys, self.registers).check
+        self.shown = [check(one) for one in self.recorded if one.statement.type == "ConsentGiven"]
         if not self.shown:
             self._found(7, "the bundle has no consent, so no double opt-in to check")
-        for shown in self.shown:
-            where = f"the consent at index {shown.given.index}"
-            for note in shown.notes:
-                self._found(7, note.replace(_IT, where, 1))
-            self._found(7, f"{where} has grade {shown.grade} by the register's rule, computed from these facts")
-
-    def _double_opt_in(self, step: str, one: Recorded) -> Shown:
-        notes: list[str] = []
-        data = one.statement.data
-        followed = [other for other in self.recorded if other.statement.id in data.follows]
-        requests = [other for other in followed if other.statement.type == "ConsentRequested"]
-        mails = [other for other in followed if other.statement.type == "MessageSent"]
-        request = requests[0] if len(requests) == 1 else None
-        if request is None:
-            notes.append(f"the request that {_IT} answers is not in this bundle")
-        else:
-            self._answers(step, one, request)
-            notes.append(f"{_IT} answers the request at index {request.index}, in time and on the same notice")
-        archived = False
-        if request is not None:
-            for mail in mails:
-                proven, said = self._confirmation_mail(step, request, mail)
-                archived |= proven
-                notes.append(said)
-        if not mails:
-            notes.append(f"the confirmation mail that {_IT} answers is not in this bundle")
-        facts = Facts(
-            contact_point_proven=data.stage == "proven",
-            served_notice_verified=one.statement.id in self.served,
-            request_recorded=request is not None,
-            confirmation_mail_archived=archived,
-        )
-        return Shown(one, facts, self._grade(step, data.register_version, facts), tuple(notes))
-
-    def _answers(self, step: str, given: Recorded, request: Recorded) -> None:
-        said, asked = given.statement.data, request.statement.data
-        where = f"the consent at index {given.index}"
-        if (said.purpose, said.channel, said.activity) != (asked.purpose, asked.channel, asked.activity):
-            raise Invalid(step, where, "answers a request for another purpose", index=given.index)
-        if said.notice != asked.notice or said.served != asked.served:
-            raise Invalid(step, where, "names another notice than the request it answers", index=given.index)
-        if not request.statement.time <= given.statement.time < asked.expires_at:
-            raise Invalid(step, where, "was not given in the time the request allowed", index=given.index)
-
-    def _confirmation_mail(self, step: str, request: Recorded, sent: Recorded) -> tuple[bool, str]:
-        """Whether the mail that carried the token is shown to have gone to the address that was typed."""
-        where = f"the mail at index {sent.index}"
-        if request.statement.id not in sent.statement.data.follows:
-            raise Invalid(step, where, "does not follow the request that the consent answers", index=sent.index)
-        typed = self._address(step, request)
-        mails = [one.compartment for one in sent.statement.data.attachments if one.media_type == "message/rfc822"]
-        content = next(
-            (
-                self.opened[sent.statement.id, name].content
-                for name in mails
-                if (sent.statement.id, name) in self.opened
-            ),
-            None,
-        )
-        if content is None or typed is None:
-            return False, f"{where} was sent; its words or the address are not opened in this bundle"
-        mail = parse_mail(step, content)
-        if len(mail.recipients) != 1 or not same_address(mail.recipients[0], typed):
-            raise Invalid(step, where, "went to another address than the one that was typed", index=sent.index)
-        if mail.only("message-id") != sent.statement.data.message_id:
-            raise Invalid(step, where, "has another Message-ID than its statement", index=sent.index)
-        tokens = {hashlib.sha256(token.encode("ascii")).hexdigest() for token in _CONFIRM.findall(mail.text)}
-        if request.statement.data.token_hash not in tokens:
-            raise Invalid(step, where, "does not carry the token of the request", index=sent.index)
-        signed = self._dkim(step, mail)
-        return True, f"{where} went to the address that was typed and carried the request's token; {signed}"
-
-    def _address(self, step: str, request: Recorded) -> str | None:
-        evidence = self.opened.get((request.statement.id, "evidence"))
-        if evidence is None:
-            return None
-        what = f"the evidence of the request at index {request.index}"
-        return Fields(step, what, parse_json(step, what, evidence.content)).text("address")
-
-    def _dkim(self, step: str, mail: Mail) -> str:
-        keys = parse_dkim_keys(step, self._file(step, DKIM_KEYS))
-        domain, selector = dkim_names(step, mail)
-        if (domain, selector) not in keys:
-            return "the key of its DKIM signature is not in this bundle"
-        signed = verify_dkim(step, mail, keys)
-        when = "" if signed.at is None else f" at {moment(signed.at)}"
-        return (
-            f"DKIM: signed by {signed.domain}{when} (compare the key with the domain's DNS, selector {signed.selector})"
-        )
-
-    def _grade(self, step: str, version: str, facts: Facts) -> Grade:
-        what = f"the grade rule of the register {version[:8]}"
-        files = parse_snapshot(self.files[f"register/{version}.json"]).get("files")
-        grades = Fields(step, what, files).object("grades.toml")
-        current = grades.small_number("current")
-        for rule in grades.objects("rules", _RULES_LIMIT):
-            if rule.small_number("version") == current:
-                needs = [
-                    (one.text("grade"), frozenset(map(str, one.array("needs", len(FACTS)))))
-                    for one in rule.objects("grades", _RULES_LIMIT)
-                ]
-                if any(letter not in Grade.__members__ for letter, _ in needs) or not any(not n for _, n in needs):
-                    raise Invalid(step, what, "is none we know")
-                return grade(facts, GradeRule(current, [(Grade(letter), need) for letter, need in needs]))
-        raise Invalid(step, what, "is missing")
+        for note in (note for shown in self.shown for note in shown.notes):
+            self._found(7, note)
 
     # -- 8 ---------------------------------------------------------------------------------------------------------
 
@@ -525,34 +408,14 @@ class Bundle:
             echoed = getattr(one.statement.data, "served", None)
             if echoed is None or not echoed.verified:
                 continue
-            if _key_id(step, echoed.token) not in keys:
+            if key_id(step, echoed.token) not in keys:
                 unproven += 1
                 continue
-            self._served(step, one, verify_served(step, keys, echoed.token))
+            notice = self.notices[one.statement.data.register_version, one.statement.data.notice.hash]
+            hold_against(step, verify_served(step, keys, echoed.token), one, notice)
             self.served.add(one.statement.id)
-        said = (
-            f"{_count(len(self.served), 'statement')} with a signed token of what was shown: the notice, no box ticked"
-        )
+        said = f"{_count(len(self.served), 'statement')} whose token, signed by the bundle's notice keys, shows the notice and no box ticked"
         return said + (f"; the key of {unproven} more is not in this bundle, so they do not count" if unproven else "")
-
-    def _served(self, step: str, one: Recorded, served: Any) -> None:
-        data = one.statement.data
-        where = f"the token of the statement at index {one.index}"
-        notice = self.notices[data.register_version, data.notice.hash]
-        if (served.notice, served.language) != (data.notice.hash, data.notice.language):
-            raise Invalid(step, where, "is about another notice", index=one.index)
-        if (data.purpose, data.channel) not in {(box.purpose, box.channel) for box in served.boxes}:
-            raise Invalid(step, where, "does not have the box of this purpose", index=one.index)
-        if any(box.ticked for box in served.boxes):
-            raise Invalid(step, where, "says that a box was ticked in advance", index=one.index)
-        labels = [(choice.purpose, choice.channel, choice.label) for choice in notice.choices]
-        if [(box.purpose, box.channel, box.label) for box in served.boxes] != labels or served.button != notice.button:
-            raise Invalid(step, where, "shows other labels than the notice has", index=one.index)
-        said_at = millis(parse_rfc3339(one.statement.time))
-        if served.issued_at * 1000 > said_at + _CLOCKS_APART_MS:
-            raise Invalid(step, where, "was issued after the statement", index=one.index)
-        if one.statement.type != "ConsentGiven" and said_at >= served.expires_at * 1000 + _CLOCKS_APART_MS:
-            raise Invalid(step, where, "had expired", index=one.index)
 
     # -- 9 ---------------------------------------------------------------------------------------------------------
 
@@ -626,19 +489,5 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _key_id(step: str, token: str) -> str:
-    what = "the header of a served-notice token"
-    encoded = Fields(step, what, {"header": token.partition(".")[0]}).base64url("header")
-    return Fields(step, what, parse_json(step, what, encoded)).text("kid")
-
-
 def _index_of(name: str) -> int:
     return int(name.partition("/")[2].partition(".")[0])
-
-
-def moment(seconds: int) -> str:
-    """Seconds since 1970 as people read them."""
-    try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (ValueError, OverflowError, OSError):
-        return "an impossible time"

@@ -13,11 +13,11 @@ from typing import Any, Final
 from services.ledger.reader.checkpoint import verify_checkpoint
 from services.ledger.reader.entry import Entry, verify_in_log
 from services.ledger.reader.errors import Invalid
-from services.ledger.reader.evidence import Finding, moment
+from services.ledger.reader.evidence import Finding
 from services.ledger.reader.leaf import Event
 from services.ledger.reader.note import CosignatureVerifier, parse_note
 from services.ledger.reader.proof import Proof, parse_proof
-from services.ledger.reader.strict import Fields, parse_json
+from services.ledger.reader.strict import Fields, moment, parse_json
 from services.ledger.record import NoRecord, parse_snapshot, record
 from shared.clock import from_millis, rfc3339
 from shared.events import Malformed, Statement, parse

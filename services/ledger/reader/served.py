@@ -6,14 +6,19 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from services.ledger.reader.entry import Recorded
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.strict import Fields, decode_base64url, parse_json
+from shared.clock import millis, parse_rfc3339
+from shared.register import Notice
 
 TYPE = "consent-ledger-served-notice+jwt"
 _KEYS_LIMIT = 64
 _BOXES_LIMIT = 64
 _TIME_LIMIT = 253_402_300_800  # 1 January 10000
 _PARTS = 3
+
+CLOCKS_APART_MS = 2 * 60 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +97,29 @@ def _time(step: str, value: object) -> int:
     if type(value) is not int or not 0 <= value < _TIME_LIMIT:
         raise Invalid(step, "a time in the served-notice token", "is no time")
     return value
+
+
+def hold_against(step: str, served: Served, one: Recorded, notice: Notice) -> None:
+    """Raise Invalid unless what was served is this statement's notice, word for word, its boxes empty, and in time."""
+    data = one.statement.data
+    where = f"the token of the statement at index {one.index}"
+    if (served.notice, served.language) != (data.notice.hash, data.notice.language):
+        raise Invalid(step, where, "is about another notice", index=one.index)
+    if (data.purpose, data.channel) not in {(box.purpose, box.channel) for box in served.boxes}:
+        raise Invalid(step, where, "does not have the box of this purpose", index=one.index)
+    if any(box.ticked for box in served.boxes):
+        raise Invalid(step, where, "says that a box was ticked in advance", index=one.index)
+    labels = [(choice.purpose, choice.channel, choice.label) for choice in notice.choices]
+    if [(box.purpose, box.channel, box.label) for box in served.boxes] != labels or served.button != notice.button:
+        raise Invalid(step, where, "shows other labels than the notice has", index=one.index)
+    said_at = millis(parse_rfc3339(one.statement.time))
+    if served.issued_at * 1000 > said_at + CLOCKS_APART_MS:
+        raise Invalid(step, where, "was issued after the statement", index=one.index)
+    # A consent echoes the token of the request it answers, and may come days later.
+    if one.statement.type != "ConsentGiven" and said_at >= served.expires_at * 1000 + CLOCKS_APART_MS:
+        raise Invalid(step, where, "had expired", index=one.index)
+
+
+def key_id(step: str, token: str) -> str:
+    """Under which key a token claims to be signed."""
+    return _part(step, token.partition(".")[0]).text("kid")

@@ -5,6 +5,7 @@ import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from services.ledger.reader.checkpoint import parse_decimal
@@ -62,6 +63,14 @@ def decode_base64url(step: str, what: str, text: str) -> bytes:
 def encode_base64url(raw: bytes) -> str:
     """Return base64url without padding (RFC 4648 §5)."""
     return urlsafe_b64encode(raw).decode("ascii").rstrip("=")
+
+
+def moment(seconds: int) -> str:
+    """Seconds since 1970 as people read them."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return "an impossible time"
 
 
 class Fields:
