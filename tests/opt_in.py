@@ -29,7 +29,6 @@ from services.ledger.log.tree import Edge
 from services.ledger.reader.checkpoint import Checkpoint
 from services.ledger.reader.note import CosignatureSigner, Signer, format_note
 from services.ledger.receipt import history_json
-from services.newsletter.api import hash_of_token
 from services.newsletter.dkim import key_set as dkim_key_set
 from services.newsletter.domain import (
     Asked,
@@ -257,7 +256,9 @@ class OptIn:
             confirmation=world.id(),
             asked=(asked,),
         )
-        sign_up = SignUp(self.form, "nonce", hash_of_token(self.token), now + timedelta(days=14), refused=(empty,))
+        sign_up = SignUp(
+            self.form, "nonce", hashlib.sha256(self.token.encode()).digest(), now + timedelta(days=14), refused=(empty,)
+        )
         evidence = world.sealed(asked.statement, address=ADDRESS, normalised=ADDRESS.lower(), user_agent="a browser")
         requested, refused = world.record(statements_of_sign_up(world.speaker, sign_up, {asked.statement: evidence}))
         self.indexes |= {"request": requested, "refused": refused}

@@ -66,15 +66,6 @@ class Finding:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A compartment that its disclosed key has opened."""
-
-    statement: str
-    compartment: str
-    content: bytes
-
-
 def opened_name(index: int, compartment: str, media_type: str = "") -> str:
     """Under which name an opened compartment lies in the bundle."""
     if compartment.startswith("attachment/"):
@@ -100,7 +91,8 @@ class Bundle:
     checkpoint: Checkpoint | None = None
     entries: list[Entry] = field(default_factory=list)
     recorded: list[Recorded] = field(default_factory=list)
-    opened: dict[tuple[str, str], Opened] = field(default_factory=dict)
+    opened: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    """(statement id, compartment) → what is in it"""
     notices: dict[tuple[str, str], Notice] = field(default_factory=dict)
     """(register version, notice hash) → the notice as that register has it"""
     registers: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -291,7 +283,7 @@ class Bundle:
                 if self.files.get(opened_as) != content:
                     raise Invalid(step, f"the file {opened_as}", "is missing or is not what the key opens")
                 used.add(opened_as)
-                self.opened[entry.statement.id, compartment] = Opened(entry.statement.id, compartment, content)
+                self.opened[entry.statement.id, compartment] = content
         if keys:
             raise Invalid(step, KEYS, "has a key to a compartment that no statement has")
         self._all_used(step, ("opened/", "attachments/"), used)
@@ -388,9 +380,8 @@ class Bundle:
 
     def step_7(self) -> None:
         """Double opt-in, for each consent in the bundle, and its grade by the rule of the register it names."""
-        contents = {name: opened.content for name, opened in self.opened.items()}
         dkim_keys = self._file("7", DKIM_KEYS)
-        check = DoubleOptIn(self.recorded, contents, frozenset(self.served), dkim_keys, self.registers).check
+        check = DoubleOptIn(self.recorded, self.opened, frozenset(self.served), dkim_keys, self.registers).check
         self.shown = [check(one) for one in self.recorded if one.statement.type == "ConsentGiven"]
         if not self.shown:
             self._found(7, "the bundle has no consent, so no double opt-in to check")
@@ -414,7 +405,8 @@ class Bundle:
             notice = self.notices[one.statement.data.register_version, one.statement.data.notice.hash]
             hold_against(step, verify_served(step, keys, echoed.token), one, notice)
             self.served.add(one.statement.id)
-        said = f"{_count(len(self.served), 'statement')} whose token, signed by the bundle's notice keys, shows the notice and no box ticked"
+        said = f"{_count(len(self.served), 'statement')} with a token that the bundle's notice keys signed"
+        said += ", and that shows the notice and no box ticked" if self.served else ""
         return said + (f"; the key of {unproven} more is not in this bundle, so they do not count" if unproven else "")
 
     # -- 9 ---------------------------------------------------------------------------------------------------------
