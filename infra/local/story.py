@@ -128,7 +128,7 @@ class Story:
         """The `number`-th mail (from 1) to an address, as soon as it is there."""
         found = until(f"mail {number} to {to}", lambda: self.mails(to)[number - 1 :])[0]
         raw = self.raw(found)
-        return found, self.message(raw), raw  # type: ignore[return-value]
+        return found, self.message(raw), raw
 
     def call(self, method: str, path: str, body: Any = None, caller: str = "demo") -> Any:
         """A service's call, with a credential of the demo."""
