@@ -41,7 +41,7 @@ DEUTSCH
 
 Diese Datei zeigt, was zu einer Einwilligung aufgezeichnet wurde: welcher Text gezeigt wurde, was angekreuzt und
 bestätigt wurde, die Bestätigungs-E-Mail, jede Nutzung und jeder Widerruf, und dass all das in einem fortlaufenden
-Protokoll steht, dessen spätere Änderung jeder nachweisen kann, der einen früheren Stand oder einen Beleg hat.
+Protokoll steht, dessen spätere Änderung jeder nachweisen kann, der einen früheren Stand oder eine Quittung hat.
 
 Prüfen (ohne Internet):   consent-ledger verify DATEI --vkey SCHLUESSEL
 Den Schlüssel des Protokolls nehmen Sie nicht aus dieser Datei, sondern aus einer Quelle, der Sie vertrauen.
