@@ -199,6 +199,17 @@ async def _nothing_was_refused(eyes: asyncpg.Connection[Any], count: int) -> Non
         raise RuntimeError(f"{seen} of {count} statements were recorded, {rejected} rejected")
 
 
+def _a_record(usage: Usage, served: Sequence[Seen]) -> dict[str, float]:
+    """Microseconds of processor time that each process spent a record."""
+    done = served[-1].done - next(one.done for one in served if one.done > 0)
+    return {name: round(share * usage.seconds / done * 1e6, 1) for name, share in usage.shares.items()}
+
+
+def _listed(costs: dict[str, float]) -> str:
+    listed = sorted(((cost, name) for name, cost in costs.items() if name != "benchmark"), reverse=True)
+    return ", ".join(f"{name} {cost:.0f} µs" for cost, name in listed)
+
+
 def _results(
     names: tuple[str, ...], counted: Counted, looks: Looks, usage: Usage, facts: dict[str, Any]
 ) -> list[Result]:
@@ -215,6 +226,7 @@ def _results(
         "blocks_per_second": blocks,
         "processor": {name: round(share, 3) for name, share in usage.shares.items()},
         "others": round(usage.others, 3),
+        "microseconds_a_record": _a_record(usage, served),
     }
     if "web" in names:
         folded = counted(looks.folded)[-1].done
@@ -229,7 +241,7 @@ def _results(
             figure=f"**{provable:,.0f}/s** (when the last was provable: {at_the_end})",
             aim=f"{AIM[names]:,}/s",
             met=provable >= AIM[names],
-            bound=usage.bound(),
+            bound=f"{usage.bound()}; processor time a record: {_listed(_a_record(usage, served))}",
             values=values,
         )
     ]
