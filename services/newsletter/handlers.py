@@ -44,14 +44,15 @@ async def publish_notice(db: Database, speaker: Speaker, notice: Notice, now: da
 
 async def sign_up(
     db: Database, speaker: Speaker, new: SignUp, evidence: Mapping[str, Sealed], brief: Compartment
-) -> None:
-    """Record a form: its row, its statements, its confirmation mail. A form that was sent before changes nothing."""
+) -> bool:
+    """Record a form: its row, its statements, its confirmation mail. False: it was sent before, nothing changes."""
     async with db.transaction() as tx:
         if not await store.put_request(tx, new):
-            return
+            return False
         request = new.request
         await store.put_mail(tx, request.confirmation, "confirmation", request.id, brief, request.requested_at)
         await put(tx, statements_of_sign_up(speaker, new, evidence))
+    return True
 
 
 async def confirm(

@@ -63,9 +63,9 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     )
     sweeper = Sweeper(db, speaker, utc_now, os.urandom)
 
-    async def ready() -> dict[str, bool]:
+    async def ready() -> dict[str, bool | str]:
         await db.fetchval("select 1")
-        return {"postgresql": True, **{part: state is True for part, state in relay.ready().items()}}
+        return {"postgresql": True, **relay.ready()}
 
     app = create_app("newsletter", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
     app.include_router(

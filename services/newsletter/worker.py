@@ -27,7 +27,7 @@ from shared.backoff import Backoff
 from shared.client import ServiceClient
 from shared.clock import Clock
 from shared.database import Database, Lock
-from shared.errors import Refused, Unavailable
+from shared.errors import Corrupt, Refused, Unavailable
 from shared.events.types import Attachment, Sealed, Statement
 from shared.identifiers import Random, uuid7
 from shared.mail import Answer, Compartment, MailServer, base64url, from_base64url, message_id, seal
@@ -130,9 +130,14 @@ class Mails:
                 continue
             # All come to their own end before an error of one is looked at: a mail on the wire is not torn off it.
             ends = await asyncio.gather(*(self.attend(mail) for mail in due), return_exceptions=True)
-            for end in ends:
-                if isinstance(end, BaseException):
+            for mail, end in zip(due, ends, strict=True):
+                if isinstance(end, (Unavailable, Corrupt)) or not isinstance(end, Exception | None):
                     raise end
+                if end is not None:
+                    # One mail that cannot be written must not keep the others, nor end the process again and again.
+                    log.error("mail-failed", mail=mail.id, exc_info=end)
+                    uncertain = mail.handed_at is not None
+                    await store.postpone(self._db, mail.id, self._clock() + LONGEST_PAUSE, uncertain=uncertain)
 
     async def attend(self, mail: Mail) -> None:
         """One attempt at one mail; each way out of here leaves its state in the row. Unavailable only of PostgreSQL."""

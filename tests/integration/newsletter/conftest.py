@@ -25,6 +25,7 @@ import httpx
 import pytest
 from aiosmtpd.smtp import SMTP
 
+import services.newsletter
 from services.ledger import main as ledger
 from services.marketing import main as marketing
 from services.marketing import projection
@@ -52,7 +53,7 @@ from shared.web import combine, create_app
 from shared.wire import RecordedValue
 from tests.conftest import Database as TestDatabase
 
-HERE: Final = Path(api.__file__).parent
+HERE: Final = Path(services.newsletter.__file__).parent
 CALLERS: Final = ("newsletter", "marketing", "subjects", "ledger", "compliance", "operator", "demo")
 
 

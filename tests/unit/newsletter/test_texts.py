@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from services.newsletter import api
+import services.newsletter
 from shared.pages import LANGUAGES, Pages, Texts, load_texts
 from shared.register import load
 
-HERE = Path(api.__file__).parent
+HERE = Path(services.newsletter.__file__).parent
 PAGES = Pages("newsletter", HERE)
 TEXTS = {language: load_texts((HERE,), language) for language in LANGUAGES}
 NOTICE = {language: load().activity("newsletter").notice(language) for language in LANGUAGES}

@@ -1,0 +1,111 @@
+"""The confirmation: a page that changes nothing, and its button, which confirms once."""
+
+from datetime import datetime
+from typing import Final
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from services.newsletter import domain, handlers, store
+from services.newsletter.api.front import Front, agent, hash_of_token, retry_after, sealed_by_statement
+from services.newsletter.domain import Confirmation
+from services.newsletter.letters import label_of
+from shared.errors import Unavailable
+from shared.identifiers import uuid7
+from shared.mail import base64url, seal
+from shared.web import language, same_origin
+
+TOKEN_LENGTH: Final = 43
+RECEIPT_KEY_BYTES: Final = 16
+
+
+class ConfirmationPage(Front):
+    """GET and POST /newsletter/confirm/{token}."""
+
+    async def _found(self, token: str) -> domain.Request | None:
+        return await store.request_by_token(self.parts.db, hash_of_token(token)) if len(token) == TOKEN_LENGTH else None
+
+    def _agreed(self, found: domain.Request) -> list[str]:
+        return [label_of(self.register, found.notice, asked) for asked in found.asked]
+
+    def _language(self, request: Request, found: domain.Request) -> str:
+        """The language of the sign-up, unless the person switches."""
+        return language(request) if "lang" in request.query_params else found.language
+
+    async def show(self, request: Request, token: str) -> Response:
+        found = await self._found(token)
+        if found is None:
+            return self._ended(language(request), "unknown", None)
+        lang, state = self._language(request, found), found.state_at(self.parts.clock())
+        if state == "open":
+            return self._question(lang, found)
+        if state == "confirmed":
+            return self.page("confirmed.html", lang, agreed=self._agreed(found), already=True)
+        return self._ended(lang, state, found)
+
+    def _question(self, lang: str, found: domain.Request, *, seconds: int = 0) -> Response:
+        return self.page(
+            "confirm.html",
+            lang,
+            status=503 if seconds else 200,
+            headers=retry_after(seconds) if seconds else {},
+            agreed=self._agreed(found),
+            until=self.when(lang, found.expires_at),
+            notice_hash=found.notice,
+            unavailable=bool(seconds),
+        )
+
+    def _ended(self, lang: str, state: str, found: domain.Request | None) -> Response:
+        until = self.when(lang, found.expires_at) if found is not None else ""
+        return self.page("ended.html", lang, status=404 if found is None else 410, state=state, until=until)
+
+    async def take(self, request: Request, token: str) -> Response:
+        """The button was pressed. Pressing it twice, or in two tabs, confirms once and says the same."""
+        same_origin(request, self.parts.base_url)
+        found = await self._found(token)
+        if found is None:
+            return self._ended(language(request), "unknown", None)
+        lang, now = self._language(request, found), self.parts.clock()
+        state = found.state_at(now)
+        if state == "open":
+            try:
+                ended = await self._confirm(request, found, now)
+            except Unavailable as error:
+                return self._question(lang, found, seconds=error.retry_after)
+            if ended is None:
+                return self._ended(lang, "unknown", None)
+            if ended == "confirmed":
+                self.count("confirmed")
+            state = ended
+        if state == "confirmed":
+            return self.page("confirmed.html", lang, agreed=self._agreed(found), already=False)
+        return self._ended(lang, state, found)
+
+    async def _confirm(self, request: Request, found: domain.Request, now: datetime) -> domain.RequestState | None:
+        random = self.parts.random
+        keys = [random(RECEIPT_KEY_BYTES) for _ in found.asked]
+        confirmations = [
+            Confirmation(asked, uuid7(now, random), domain.receipt_key_hash(key))
+            for asked, key in zip(found.asked, keys, strict=True)
+        ]
+        welcome = uuid7(now, random)
+        items: list[dict[str, object]] = [
+            {"statement": one.statement, "compartment": "evidence", "fields": {"user_agent": agent(request)}}
+            for one in confirmations
+        ]
+        receipts = [
+            {"purpose": one.asked.key, "statement": one.statement, "key": base64url(key)}
+            for one, key in zip(confirmations, keys, strict=True)
+        ]
+        items.append({"statement": welcome, "compartment": "brief", "fields": {"receipts": receipts}})
+        _, sealed = await seal(self.parts.subjects, self.parts.speaker.controller, items, subject=found.subject)
+        return await handlers.confirm(
+            self.parts.db,
+            self.parts.speaker,
+            found,
+            uuid7(now, random),
+            confirmations,
+            sealed_by_statement(sealed[:-1]),
+            sealed[-1],
+            now,
+        )
