@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from infra.local.installation import Installation
+    from tests.journeys.people import Mail, Person
     from tests.parts import KafkaPart, PostgresPart
 
 CHROMIUM: Final = "/usr/bin/chromium"
@@ -45,6 +47,25 @@ def installation(kafka: KafkaPart, postgres: PostgresPart) -> Iterator[Installat
 def world(installation: Installation) -> World:
     """Return the installation as people see it."""
     return World(installation)
+
+
+@dataclass(frozen=True)
+class Subscribed:
+    """Somebody who has one mail of every kind."""
+
+    person: Person
+    confirmation: Mail
+    welcome: Mail
+    issue: Mail
+
+
+@pytest.fixture(scope="session")
+def subscribed(world: World) -> dict[str, Subscribed]:
+    """Return one person of each language who has had everything we send."""
+    people = {language: world.person(language) for language in ("de", "en")}
+    mails = {language: person.subscribe(clicks=True) for language, person in people.items()}
+    world.issue_is_out(world.begin_issue())
+    return {language: Subscribed(person, *mails[language], person.mail(3)) for language, person in people.items()}
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -15,27 +14,8 @@ from shared.served_notice import ServedNotice
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.browser.conftest import Subscribed
     from tests.browser.visitor import Visitor
-    from tests.journeys.people import Mail, Person, World
-
-
-@dataclass(frozen=True)
-class Subscribed:
-    """Somebody who has one mail of every kind."""
-
-    person: Person
-    confirmation: Mail
-    welcome: Mail
-    issue: Mail
-
-
-@pytest.fixture(scope="session")
-def subscribed(world: World) -> dict[str, Subscribed]:
-    """Return one person of each language who has had everything we send."""
-    people = {language: world.person(language) for language in ("de", "en")}
-    mails = {language: person.subscribe(clicks=True) for language, person in people.items()}
-    world.issue_is_out(world.begin_issue())
-    return {language: Subscribed(person, *mails[language], person.mail(3)) for language, person in people.items()}
 
 
 # -- how to get to each page ----------------------------------------------------------------------------------------
