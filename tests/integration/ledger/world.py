@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -337,9 +337,9 @@ def leaf_values(recorded: list[tuple[str, bytes]]) -> list[RecordedValue]:
     return [RecordedValue.decode(value) for kind, value in recorded if kind == "leaf"]
 
 
-@asynccontextmanager
-async def open_world(database: Any, kafka: Any, prefix: str, folder: Path, shards: int = 1) -> AsyncIterator[World]:
-    settings = Settings(
+def settings_of(database: Any, kafka: Any, prefix: str, folder: Path, shards: int = 1) -> Settings:
+    """The settings of an installation whose files lie in `folder`."""
+    return Settings(
         database=database.dsn("ROLE").replace("ROLE", "{role}"),
         superuser_dsn=database.dsn(),
         kafka=kafka.bootstrap,
@@ -349,6 +349,11 @@ async def open_world(database: Any, kafka: Any, prefix: str, folder: Path, shard
         secrets_dir=folder / "secrets",
         signer_dir=folder / "signer",
     )
+
+
+@asynccontextmanager
+async def open_world(database: Any, kafka: Any, prefix: str, folder: Path, shards: int = 1) -> AsyncIterator[World]:
+    settings = settings_of(database, kafka, prefix, folder, shards)
     create_secrets(settings.secrets_dir, os.urandom, ["newsletter", "marketing"], ["operator", "newsletter"], shards)
     await ensure_topics(settings.kafka, prefix, shards, replication=1)
     world = World(settings, Secrets(settings.secrets_dir))
@@ -358,6 +363,3 @@ async def open_world(database: Any, kafka: Any, prefix: str, folder: Path, shard
         yield world
     finally:
         await world.close()
-
-
-EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
