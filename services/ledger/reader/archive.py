@@ -80,7 +80,7 @@ def _next(step: str, data: bytes, at: int) -> tuple[str, bytes, int]:
     start = at + _LOCAL.size
     if len(data) < start:
         raise Invalid(step, "the archive", "ends inside a header")
-    *_, size, name_size, _extra = _LOCAL.unpack_from(data, at)
+    *_, check, _size, size, name_size, _extra = _LOCAL.unpack_from(data, at)
     if size > FILE_LIMIT:
         raise Invalid(step, "a file of the archive", f"is longer than {FILE_LIMIT} bytes")
     end = start + name_size + size
@@ -89,4 +89,7 @@ def _next(step: str, data: bytes, at: int) -> tuple[str, bytes, int]:
     encoded = data[start : start + name_size]
     if name_size > NAME_LIMIT or not _NAME.match(encoded):
         raise Invalid(step, "a name in the archive", "is not one a bundle has")
-    return encoded.decode("ascii"), data[start + name_size : end], end
+    name, content = encoded.decode("ascii"), data[start + name_size : end]
+    if crc32(content) != check:
+        raise Invalid(step, f"the file {name}", "is damaged: its checksum is another one")
+    return name, content, end

@@ -100,6 +100,7 @@ class Bundle:
     served: set[str] = field(default_factory=set)
     """Ids of the statements whose served-notice token was verified"""
     shown: list[Shown] = field(default_factory=list)
+    state: str = ""
 
     def verify(self) -> None:
         """All nine steps, or Invalid."""
@@ -419,11 +420,12 @@ class Bundle:
         word = standing.words.get(purpose_matter(self.purpose, self.channel))
         holds = standing.permits(self.purpose, self.channel)
         if holds:
-            said = "consent holds"
+            said, self.state = "consent holds", "by this file it holds"
         elif word is None:
-            said = "no consent was given"
+            said, self.state = "no consent was given", "none was given"
         else:
             said = f"consent does not hold; the last word on the purpose is {word.status}"
+            self.state = "it does not hold any more"
         self._found(
             9,
             f"by the statements in this bundle, {said} at {self.size} leaves. That the log holds no later word is "
@@ -448,7 +450,9 @@ class Bundle:
             return f"no consent to {self.purpose}/{self.channel} is shown"
         newest = given[-1]
         at = rfc3339(from_millis(newest.given.event.recorded_at))
-        return f"consent to {self.purpose}/{self.channel}, recorded {at}, is shown with grade {newest.grade}"
+        return (
+            f"consent to {self.purpose}/{self.channel}, recorded {at}, is shown with grade {newest.grade}; {self.state}"
+        )
 
     # -- tools of the steps ----------------------------------------------------------------------------------------
 
