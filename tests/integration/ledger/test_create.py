@@ -60,13 +60,13 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("sql", CHANGES)
-async def test_not_even_a_superuser_changes_what_is_proven_by_mistake(world: World, sql: str) -> None:
+async def test_not_even_a_superuser_changes_what_is_proven_by_mistake(world: World) -> None:
     await world.rows("insert into tile select 0, 0, 0, decode(repeat('00', 8192), 'hex')")
     await world.rows("insert into seen select 0, gen_random_uuid(), 'x', 1, 1, sha256('x')")
     await world.rows("insert into payload select 0, 1, 'x', 'x'")
-    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="never changed"):
-        await world.rows(sql)
+    for sql in CHANGES:
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="never changed"):
+            await world.rows(sql)
 
 
 WRITES = {
