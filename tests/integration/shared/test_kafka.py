@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import MessageSizeTooLargeError
 
 from shared import topics
 from shared.errors import Unavailable
@@ -47,6 +48,26 @@ async def test_what_is_sent_is_read_in_order_from_any_position(
     assert [message.offset for message in await read(consumer, 2)] == [1499, 1500]
     assert await consumer.fetch(timeout_ms=50) == []
     await consumer.stop()
+
+
+async def test_more_than_fits_into_a_batch_arrives_in_order_on_each_partition(
+    kafka: KafkaPart, site: Site, producer: Producer
+) -> None:
+    topic, padding = site.topic(topics.STATED), bytes(1000)
+    await producer.send_many([Outgoing(topic, n % 2, None, b"%d " % n + padding, []) for n in range(1200)])
+    consumer = Consumer(kafka.bootstrap, topic, [0, 1], {0: 0, 1: 0})
+    await consumer.start()
+    found = await read(consumer, 1200)
+    for partition in (0, 1):
+        numbers = [int(message.value.split()[0]) for message in found if message.partition == partition]
+        assert numbers == list(range(partition, 1200, 2))
+    await consumer.stop()
+
+
+async def test_a_message_that_no_broker_would_take_is_no_unavailability(site: Site, producer: Producer) -> None:
+    with pytest.raises(MessageSizeTooLargeError):
+        await producer.send(site.topic(topics.STATED), 0, None, bytes(1_000_001), [])
+    await producer.send(site.topic(topics.STATED), 0, None, bytes(1_000_000), [])
 
 
 async def test_a_position_that_is_not_there_is_said_each_time(kafka: KafkaPart, site: Site, producer: Producer) -> None:
