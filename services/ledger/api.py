@@ -224,8 +224,7 @@ def _operator_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.get("/ledger/incidents", dependencies=allowed)
     async def incidents() -> Response:
-        rows = await store.incidents(parts.db)
-        found = [dict(row) | {"opened_at": rfc3339(row["opened_at"])} for row in rows]
+        found = [incident_facts(dict(row)) for row in await store.incidents(parts.db)]
         return JSONResponse({"incidents": found}, headers=_NEVER)
 
 
@@ -233,6 +232,11 @@ def reject_facts(row: Mapping[str, Any]) -> dict[str, Any]:
     """A rejected message as people and programs see it, in JSON's own types."""
     facts = dict(row) | {name: rfc3339(row[name]) for name in ("first_at", "last_at")}
     return facts | {name: None if row[name] is None else str(row[name]) for name in ("sequence", "stated_offset")}
+
+
+def incident_facts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An open incident as people and programs see it, in JSON's own types."""
+    return dict(row) | {"opened_at": rfc3339(row["opened_at"])}
 
 
 async def ready(parts: Parts) -> dict[str, bool | str]:

@@ -18,7 +18,7 @@ import asyncpg
 from services.ledger import head as heads
 from services.ledger import store
 from services.ledger.check import Admission, Alive, Check, Reject, Stated
-from services.ledger.head import SUBJECTS_KEPT, Head
+from services.ledger.head import SUBJECTS_KEPT, Head, Sequences
 from services.ledger.prepare import Known, Prepare, Prepared
 from shared import logs
 from shared.clock import Clock, millis
@@ -34,7 +34,7 @@ CLOCK_BEHIND_MS: Final = 5_000
 
 _FETCH_MS: Final = 1000
 _LOCK_PROBE_SECONDS: Final = 3
-_TRIM_SECONDS: Final = 10
+_HOUSE_SECONDS: Final = 10
 _PAUSE_SECONDS: Final = 0.5
 
 log = logs.logger("append")
@@ -168,7 +168,7 @@ class Appender:
         self._in_flight: asyncio.Task[None] | None = None
         self._recent: list[Prepared] = []
         self._probe_all = False
-        self._trimmed_at = 0.0
+        self._kept_house_at = 0.0
         metrics = metrics or Metrics("ledger_append")
         self.is_owner = False
         self._size = metrics.gauge("log_size", "leaves appended", ["shard"])
@@ -236,17 +236,16 @@ class Appender:
         try:
             head = self._head or await self._load()
             assert self._consumer is not None  # noqa: S101 - _load made it
+            await self._keep_house(head)
             if self._in_flight is not None and self._in_flight.done():
                 await self._settle()
             # While a batch is in flight its failure must not wait for the next message.
             messages = await self._consumer.fetch(self._max_batch, 50 if self._in_flight else timeout_ms)
             if not messages:
                 await self._settle()
-                await self._trim()
                 return 0
             prepared = await self._prepared(head, messages)
             await self._settle()
-            await self._trim()
             self._in_flight = asyncio.create_task(self._append(prepared))
             # Let it send its first bytes before the next batch takes the processor.
             await asyncio.sleep(0)
@@ -355,11 +354,24 @@ class Appender:
             return Fenced("the log", f"shard {self.shard}: the signer disagrees with its rows")
         return Stale()
 
-    async def _trim(self) -> None:
+    async def _keep_house(self, head: Head) -> None:
+        """Now and then, with nothing in flight: forget what is sealed, go on past gaps that a person has closed."""
         now = self._clock().timestamp()
-        if now - self._trimmed_at > _TRIM_SECONDS:
-            self._trimmed_at = now
-            await store.forget_sealed_progress(self._db, self.shard)
+        if now - self._kept_house_at < _HOUSE_SECONDS:
+            return
+        await self._settle()
+        self._kept_house_at = now
+        await store.forget_sealed_progress(self._db, self.shard)
+        waiting = {source: sequences for source, sequences in head.sequences.items() if sequences.beyond}
+        if not waiting:
+            return
+        # A gap and its incident are written by one statement, and closed by one: so this one was closed by a person.
+        still_open = await store.open_incidents(self._db, self.shard, store.SEQUENCE_GAP)
+        for source in waiting.keys() - still_open:
+            upto = max(waiting[source].beyond)
+            await store.pass_over_gap(self._db, self.shard, source, head.size, upto)
+            head.sequences[source] = Sequences(upto)
+            log.warning("gap-passed-over", shard=self.shard, source=source, upto=upto)
 
 
 async def _keep(still_held: Callable[[], Awaitable[None]]) -> None:

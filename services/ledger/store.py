@@ -178,6 +178,22 @@ async def forget_sealed_progress(db: Queries, shard: int) -> None:
     )
 
 
+async def pass_over_gap(db: Queries, shard: int, source: str, size: int, upto: int) -> None:
+    """Count every sequence of a source as arrived, `upto` included: a person has given up the missing ones."""
+    await db.fetch(
+        """with passed as (
+               insert into progress (shard, source, size, contiguous) values ($1, $2, $3, $4)
+               on conflict (shard, source, size) do update
+                   set contiguous = greatest(progress.contiguous, excluded.contiguous) returning 1
+           ), filled as (delete from arrived where shard = $1 and source = $2 and sequence <= $4)
+           select pg_notify('ledger_sealed', '') from passed""",
+        shard,
+        source,
+        size,
+        upto,
+    )
+
+
 async def sealed_size(db: Queries, shard: int) -> int:
     """How many leaves the newest checkpoint covers; 0 if there is no such log."""
     return int(await db.fetchval("select coalesce(max(size), 0) from checkpoint where shard = $1", shard))
@@ -376,6 +392,18 @@ async def incidents(db: Queries) -> list[Row]:
     return await db.fetch(
         "select number, shard, kind, about, detail, opened_at from incident where closed_at is null order by number"
     )
+
+
+async def close_incident_by(db: Queries, number: int, by: str, reason: str) -> bool:
+    """Note that a named person has closed an incident, and why; False if it is not open."""
+    done = await db.execute(
+        """update incident set closed_at = clock_timestamp(), closed_by = $2, closed_reason = $3
+           where number = $1 and closed_at is null""",
+        number,
+        by,
+        reason,
+    )
+    return done == "UPDATE 1"
 
 
 async def add_attachment(db: Queries, digest: bytes, content: bytes) -> None:

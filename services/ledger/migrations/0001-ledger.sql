@@ -203,10 +203,11 @@ create trigger never_emptied before truncate on tile for each statement execute 
 create trigger never_emptied before truncate on checkpoint for each statement execute function refuse_change();
 create trigger never_emptied before truncate on seen for each statement execute function refuse_change();
 
--- API: reads everything, stores attachments, notes who dealt with a reject.
+-- API: reads everything, stores attachments, notes who dealt with a reject or closed an incident.
 grant select on all tables in schema ledger to ledger;
 grant insert on attachment to ledger;
 grant update (handled_at, handled_by, handled_reason) on rejected to ledger;
+grant update (closed_at, closed_by, closed_reason) on incident to ledger;
 
 -- Appender: adds to the log, cannot sign. It sees the sealed size, to forget progress that is sealed.
 grant select on all tables in schema ledger to ledger_append;

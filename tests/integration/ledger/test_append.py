@@ -218,6 +218,32 @@ async def test_a_gap_is_an_incident_until_the_missing_statement_arrives(world: W
     assert sorted((await world.judge()).statements) == sorted(said)
 
 
+@pytest.mark.parametrize("restarted", [False, True], ids=["while it runs", "and it starts again"])
+async def test_a_gap_that_a_named_person_closes_blocks_its_source_no_longer(world: World, *, restarted: bool) -> None:
+    messages = [world.message(given(new_subject())) for _ in range(5)]
+    await world.send([messages[0], messages[2], messages[3]])
+    appender = await world.appender()
+    await world.append(appender)
+    (incident,) = await rejects.open_incidents(world.settings)
+    assert (incident["kind"], incident["about"]) == ("sequence-gap", "newsletter")
+    await rejects.close_incident(world.settings, incident["number"], "operator", "its database was lost")
+    with pytest.raises(Refused):
+        await rejects.close_incident(world.settings, incident["number"], "operator", "again")
+    appender = await world.appender() if restarted else appender
+    appender._kept_house_at = 0
+    await appender.step(timeout_ms=100)
+    assert await world.value("select max(contiguous) from progress") == 4
+    # The next does not open it again; and should the lost one turn up after all, it is recorded and looked at.
+    await world.send([messages[4], messages[1]])
+    await world.append(appender)
+    assert await world.value("select max(contiguous) from progress") == 5
+    assert await incidents(world) == [
+        ("sequence-gap", "newsletter", False),
+        ("sequence-reused", "newsletter/2", True),
+    ]
+    assert len((await world.judge()).statements) == 5
+
+
 async def test_a_sequence_used_twice_loses_nothing_and_is_an_incident(world: World) -> None:
     first, second = given(new_subject()), given(new_subject())
     await world.send([world.message(first, sequence=1), world.message(second, sequence=1)])
@@ -354,7 +380,7 @@ async def test_progress_that_is_sealed_is_forgotten_but_for_the_newest(world: Wo
     await world.state(given(new_subject()))
     appender = await world.appender()
     await world.append(appender)
-    appender._trimmed_at = 0
+    appender._kept_house_at = 0
     await appender.step(timeout_ms=100)
     rows = await world.rows("select size, contiguous from progress order by size")
     assert [(row["size"], row["contiguous"]) for row in rows] == [(7, 3), (9, 4)]
