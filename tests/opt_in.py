@@ -50,7 +50,7 @@ from shared.events.matter import OVERTAKEN
 from shared.events.types import Attachment, ConsentUsed, MessageSent, Permit, Sealed, Served
 from shared.identifiers import subject_id, uuid7
 from shared.mail import Letter, base64url, compose, message_id, sign
-from shared.register import load
+from shared.register import Register, load
 from shared.served_notice import ServedNotice, ServedPurpose, issue, key_set, new_nonce
 
 ADDRESS = "Jane.Doe@example.org"
@@ -67,6 +67,12 @@ def dkim_key(number: int = 1) -> bytes:
     return rsa.generate_private_key(65537, 2048).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
+
+
+@cache
+def register() -> Register:
+    """The packaged register, read once."""
+    return load()
 
 
 @dataclass
@@ -87,7 +93,7 @@ class World:
 
     def __post_init__(self) -> None:
         self._source = random.Random(self.seed)  # noqa: S311 - the same bundle each time
-        self.register = load()
+        self.register = register()
         self.speaker = Speaker.of(self.register)
         self.subject = subject_id(0, self.now, self.random)
         self.evidence_key = self.random(32)
