@@ -1,0 +1,124 @@
+"""A mail server that outlives the services: keeps every mail it is handed, and can leave its sender waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import email
+import email.policy
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from aiosmtpd.smtp import SMTP
+
+from tests.journeys.people import Mail
+
+Kind = Literal["confirmation", "welcome", "issue"]
+Stage = Literal["before the bytes", "after the bytes"]
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """One mail as it was handed over; the moment is `time.monotonic` of its last byte."""
+
+    at: float
+    to: str
+    mail: Mail
+
+    @property
+    def kind(self) -> Kind:
+        if self.mail.message["Auto-Submitted"] is None:
+            return "issue"
+        return "confirmation" if self.mail.links("/newsletter/confirm/") else "welcome"
+
+    @property
+    def statement(self) -> str:
+        """Id of its MessageSent."""
+        return self.mail.message_id.strip("<>").partition("@")[0]
+
+
+class MailServer:
+    """Real SMTP on a port of its own, in a thread of its own; every mail is kept before it is acknowledged."""
+
+    def __init__(self) -> None:
+        self.arrived: list[Arrived] = []
+        self.port = 0
+        self._held = 0
+        self._stage: Stage | None = None
+        self._of: Kind = "issue"
+        self._free = asyncio.Event()
+        self._free.set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._end = asyncio.Event()
+        self._ready = threading.Event()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._listen())
+
+    async def _listen(self) -> None:
+        def protocol() -> SMTP:
+            return SMTP(self, enable_SMTPUTF8=True, hostname="localhost", loop=self._loop)
+
+        async with await self._loop.create_server(protocol, "127.0.0.1", 0) as server:
+            self.port = server.sockets[0].getsockname()[1]
+            self._ready.set()
+            await self._end.wait()
+
+    # -- what a test does to it ------------------------------------------------------------------------------------
+
+    def hold(self, stage: Stage, kind: Kind = "issue") -> None:
+        """From now on leave who hands over a mail waiting. Before the bytes nobody knows of what kind it is."""
+        self._held, self._stage, self._of = 0, stage, kind
+        self._loop.call_soon_threadsafe(self._free.clear)
+
+    @property
+    def held(self) -> int:
+        """How many senders were left waiting since."""
+        return self._held
+
+    def let_go(self) -> None:
+        """Answer them all, and whoever comes."""
+        self._stage = None
+        self._loop.call_soon_threadsafe(self._free.set)
+
+    def to(self, address: str, kind: Kind) -> list[Arrived]:
+        """Mails of one kind to one address in the order of their coming, each once."""
+        found = [one for one in list(self.arrived) if one.to == address and one.kind == kind]
+        return list({one.mail.message_id: one for one in reversed(found)}.values())[::-1]
+
+    # -- what aiosmtpd calls ---------------------------------------------------------------------------------------
+
+    async def handle_RCPT(  # noqa: N802
+        self, _server: Any, _session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        envelope.rcpt_tos.append(address)
+        envelope.rcpt_options.extend(options)
+        if self._stage == "before the bytes":
+            await self._wait()
+        return "250 2.1.5 fine"
+
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802
+        raw = envelope.original_content
+        message = email.message_from_bytes(raw, policy=email.policy.default)
+        for recipient in envelope.rcpt_tos:
+            arrived = Arrived(time.monotonic(), recipient, Mail("", message, raw))
+            self.arrived.append(arrived)
+            if self._stage == "after the bytes" and arrived.kind == self._of:
+                await self._wait()
+        return "250 2.0.0 kept"
+
+    async def _wait(self) -> None:
+        self._held += 1
+        await self._free.wait()
