@@ -9,6 +9,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.headerregistry import Address
@@ -44,6 +45,7 @@ _SIGNED: Final = (
     "list-unsubscribe",
     "list-unsubscribe-post",
 )
+_GOODBYE_SECONDS: Final = 2
 _FOLD: Final = re.compile(rb"\r\n(?=[ \t])")
 _BLANKS: Final = re.compile(rb"[ \t]+")
 
@@ -138,18 +140,18 @@ def sign(raw: bytes, domain: str, selector: str, key_pem: bytes, at: datetime) -
     present = [name for name in _SIGNED if name in headers]
     named = [*present, "from", "subject", "list-unsubscribe", "list-unsubscribe-post"]
     digest = base64.b64encode(hashlib.sha256(_relaxed_body(body)).digest()).decode("ascii")
+    folded = ":\r\n  ".join(":".join(named[start : start + 5]) for start in range(0, len(named), 5))
     value = (
         f" v=1; a=rsa-sha256; c=relaxed/relaxed; d={domain}; s={selector};\r\n"
-        f" t={int(at.timestamp())}; h={':'.join(named[:6])}:\r\n  {':'.join(named[6:])};\r\n"
-        f" bh={digest};\r\n b="
+        f" t={int(at.timestamp())};\r\n h={folded};\r\n bh={digest};\r\n b="
     )
     signed = b"".join(_relaxed_header(name, headers[name]) + b"\r\n" for name in present)
     signed += _relaxed_header("dkim-signature", value.encode("ascii"))
     signature = base64.b64encode(_private_key(key_pem).sign(signed, padding.PKCS1v15(), hashes.SHA256())).decode(
         "ascii"
     )
-    folded = "\r\n  ".join(signature[start : start + 72] for start in range(0, len(signature), 72))
-    return f"DKIM-Signature:{value}{folded}\r\n".encode("ascii") + raw
+    lines = "\r\n  ".join(signature[start : start + 72] for start in range(0, len(signature), 72))
+    return f"DKIM-Signature:{value}{lines}\r\n".encode("ascii") + raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,9 @@ class MailServer:
             await smtp.rcpt(recipient, encoding="utf-8" if utf8 else "ascii")
             on_the_wire = True
             response = await smtp.data(raw)
+            # From here on it is theirs; how the connection ends changes nothing.
+            with suppress(aiosmtplib.SMTPException, OSError):
+                await smtp.quit(timeout=_GOODBYE_SECONDS)
             return Answer("accepted", response.code, response.message)
         except aiosmtplib.SMTPResponseException as error:
             permanent = 500 <= error.code < 600 and not isinstance(error, aiosmtplib.SMTPConnectError)
@@ -197,7 +202,6 @@ class MailServer:
         except (aiosmtplib.SMTPException, OSError) as error:
             return Answer("deferred", 0, type(error).__name__, uncertain=on_the_wire)
         finally:
-            # QUIT would wait for an answer we have no use for.
             smtp.close()
 
 
