@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -36,6 +37,8 @@ SHOW_PAUSE_SECONDS: Final = 0.2
 STOP_SECONDS: Final = 10.0
 
 log = logs.logger("audience")
+# It warns of every hundred entries that are written to the table at once, and then writes them.
+logging.getLogger("faust.transport.producer").setLevel(logging.ERROR)
 
 
 class Audience:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import base64
+import os
 import socket
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from aiokafka.errors import KafkaConnectionError
 
 from services.marketing import store
@@ -22,81 +23,14 @@ from shared.client import ServiceClient
 from shared.clock import utc_now
 from shared.database import Database
 from shared.errors import Corrupt
-from shared.events import Statement
-from shared.kafka import Outgoing, Producer
+from shared.kafka import Producer
 from shared.metrics import Metrics
+from shared.secrets import create_secrets
 from shared.topics import ensure_topics
+from tests.integration.marketing.publisher import KEY, ORIGIN, Ledger
 from tests.parts import Database as OwnDatabase
 from tests.parts import KafkaPart
-from tests.unit.marketing.history import given, person, value, withdrawn
-
-ORIGIN = "log.example.org/ledger/log/0"
-KEY = b"p" * 32
-
-
-@dataclass
-class Ledger:
-    """The publisher's end of the topic and the ledger's end of /ledger/records, as docs/formats.md describes them."""
-
-    kafka: str
-    prefix: str
-    producer: Producer
-    records: list[bytes] = field(default_factory=list)
-    base_url: str = ""
-    asked: list[int] = field(default_factory=list)
-    answering: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def topic(self) -> str:
-        return f"{self.prefix}consent.recorded"
-
-    def record(self, *statements: Statement | None) -> list[bytes]:
-        """Append and seal, without a word to Kafka; the values to publish."""
-        start = len(self.records)
-        self.records += [
-            value(statement, start + number, at=utc_now()).encode() for number, statement in enumerate(statements)
-        ]
-        return self.records[start:]
-
-    async def publish(self, values: Sequence[bytes], kind: str = "leaf", key: bytes = KEY) -> None:
-        await self.producer.send_many(
-            [
-                Outgoing(
-                    self.topic, 0, None, one, wire.recorded_headers(kind, wire.recorded_mac(key, ORIGIN, kind, one))
-                )
-                for one in values
-            ]
-        )
-
-    async def heartbeat(self, size: int | None = None) -> None:
-        root = base64.b64encode(bytes(32)).decode()
-        note = f"{ORIGIN}\n{len(self.records) if size is None else size}\n{root}\n\n"
-        await self.publish([wire.heartbeat_value(0, note, {})], "heartbeat")
-
-    async def say(self, *statements: Statement | None) -> None:
-        """Record, publish, and say so."""
-        await self.publish(self.record(*statements))
-        await self.heartbeat()
-
-    async def _answer(self, request: web.Request) -> web.Response:
-        await self.answering.wait()
-        start, limit = int(request.query["from"]), int(request.query["limit"])
-        self.asked.append(start)
-        found = [base64.b64encode(one).decode() for one in self.records[start : start + limit]]
-        return web.json_response({"shard": 0, "from": start, "size": len(self.records), "records": found})
-
-    @asynccontextmanager
-    async def answers(self) -> AsyncIterator[None]:
-        app = web.Application()
-        app.router.add_get("/ledger/records", self._answer)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        self.answering.set()
-        yield
-        await runner.cleanup()
+from tests.unit.marketing.history import given, person, withdrawn
 
 
 @dataclass
@@ -326,5 +260,57 @@ async def test_nothing_listens(world: World) -> None:
         await until(process.ready)
         binds.watching = False
     assert binds.seen == []
-    with socket.create_server(("127.0.0.1", 0)):
-        assert process.audience.app.conf.web_enabled is False
+    binds.watching = True
+    socket.create_server(("127.0.0.1", 0)).close()
+    binds.watching = False
+    assert binds.seen == [("127.0.0.1", 0)]
+
+
+@asynccontextmanager
+async def started(world: World, folder: Path, database: OwnDatabase) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """`consent-ledger serve audience`, killed without warning at the end."""
+    create_secrets(folder, os.urandom, [], ["audience"], shards=1)
+    (folder / "publisher").write_text(KEY.hex())
+    settings = {
+        "DATABASE": database.dsn("{role}").replace("%7Brole%7D", "{role}"),
+        "KAFKA": world.ledger.kafka,
+        "TOPIC_PREFIX": world.ledger.prefix,
+        "LOG_HOST": ORIGIN.split("/", 1)[0],
+        "LEDGER_URL": world.ledger.base_url,
+        "SECRETS_DIR": str(folder),
+    }
+    environment = {**os.environ, **{f"CONSENT_LEDGER_{name}": value for name, value in settings.items()}}
+    command = [str(Path(sys.executable).parent / "consent-ledger"), "serve", "audience"]
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(command, env=environment, stderr=log)  # noqa: ASYNC220 - killed below
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_killed_under_load_it_counts_nothing_twice_and_is_back_within_seconds(
+    world: World, database: OwnDatabase, tmp_path: Path
+) -> None:
+    people = [person() for _ in range(1500)]
+
+    async def publish() -> None:
+        for start in range(0, len(people), 100):
+            await world.ledger.say(*(given(one, 1) for one in people[start : start + 100]))
+
+    async with started(world, tmp_path, database):
+        publishing = asyncio.create_task(publish())
+        await until(lambda: _counts(world, 300), world.shown)
+    await publishing
+    _, before = await world.shown()
+    assert before < len(people)
+    began = asyncio.get_running_loop().time()
+    async with started(world, tmp_path, database):
+        await world.until_shown({"newsletter": 1500}, 1500)
+    # The dead member's session of six seconds is part of it.
+    assert asyncio.get_running_loop().time() - began < 25
+
+
+async def _counts(world: World, at_least: int) -> bool:
+    return (await world.shown())[1] >= at_least
