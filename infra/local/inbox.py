@@ -51,6 +51,7 @@ class Received:
             "subject": str(message["Subject"]),
             "at": self.at.isoformat(timespec="milliseconds"),
             "message_id": str(message["Message-ID"]),
+            "language": str(message["Content-Language"] or ""),
         }
 
     def text(self) -> str:

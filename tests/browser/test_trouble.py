@@ -36,6 +36,7 @@ def test_while_the_database_is_down_pages_say_so_and_afterwards_all_goes_on(
         assert visitor.page.is_checked("#purpose-1")
         visitor.go(waiting.confirm_link, status=503)
         visitor.look("trouble-confirm", language)
+        assert visitor.page.locator("main a.button").get_attribute("href") == "", "there is no way to try again"
         visitor.go(way_out, language)
         visitor.press(status=503)
         visitor.look("trouble-leave", language)

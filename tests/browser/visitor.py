@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from tests.journeys.people import World
 
 NARROW, WIDE, HEIGHT = 360, 1280, 800
-VIEWS: Final = ((NARROW, "light"), (NARROW, "dark"), (WIDE, "light"), (WIDE, "dark"))
+# German is looked at in every view, English in two. Axe looks in the last of each: what it holds against a page
+# depends on its colours and on its structure, and so each page is seen in both.
+VIEWS: Final = {
+    "de": ((NARROW, "light"), (WIDE, "light"), (WIDE, "dark"), (NARROW, "dark")),
+    "en": ((NARROW, "dark"), (WIDE, "light")),
+}
 
 # Everything the Tab key should stop at, in the order of the document. Of a group of radio buttons it is one.
 CONTROLS: Final = """
@@ -133,14 +138,13 @@ class Visitor:
         `without` names rules of axe's that do not apply.
         """
         self.pictures.mkdir(exist_ok=True)
-        for width, scheme in VIEWS:
+        for width, scheme in VIEWS[language]:
             self.page.set_viewport_size({"width": width, "height": HEIGHT})
             self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             file = self.pictures / f"{name}-{language}-{width}-{scheme}.png"
             self.page.screenshot(path=file, full_page=True, animations="disabled")
             assert self.too_wide() == [], f"scrolls sideways at {width}"
-            if (width, scheme) in {(NARROW, "dark"), (WIDE, "light")}:
-                self._is_accessible(without)
+        self._is_accessible(without)
         self.page.set_viewport_size({"width": NARROW, "height": HEIGHT})
         self.page.emulate_media(color_scheme="light")
         assert self.page.locator("html").get_attribute("lang") == language
