@@ -286,7 +286,7 @@ def router(db: Database, keks: Mapping[int, bytes], registers: Registers, pages:
     opened = Receipts(histories, registers, pages)
     routes = APIRouter(prefix="/ledger")
 
-    @routes.api_route("/receipts/{statement}", methods=["GET", "HEAD"], dependencies=[Depends(open_by_capability)])
+    @routes.get("/receipts/{statement}", dependencies=[Depends(open_by_capability)])
     async def receipt(
         request: Request,
         statement: str,

@@ -1,7 +1,5 @@
 """The front door: parse, ask other services, call one handler, show a page. A GET changes nothing."""
 
-from typing import Final
-
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
@@ -15,7 +13,6 @@ from shared.errors import Refused
 
 PEOPLE = [Depends(open_to_everyone)]
 LINKS = [Depends(open_by_capability)]
-READ: Final = ["GET", "HEAD"]
 
 
 def router(parts: Parts) -> APIRouter:
@@ -24,7 +21,7 @@ def router(parts: Parts) -> APIRouter:
     register, keys = parts.speaker.register, served_notice.key_set(parts.secrets.notice_public_keys())
     routes = APIRouter(prefix="/newsletter")
 
-    @routes.api_route("", methods=READ, dependencies=PEOPLE)
+    @routes.get("", dependencies=PEOPLE)
     async def show_form(request: Request) -> Response:
         """The form, with the notice in force."""
         return await form.show(request)
@@ -48,7 +45,7 @@ def router(parts: Parts) -> APIRouter:
         headers = {"Content-Language": found.language, "Cache-Control": "public, max-age=31536000, immutable"}
         return Response(found.text(), media_type="text/plain; charset=utf-8", headers=headers)
 
-    @routes.api_route("/confirm/{token}", methods=READ, dependencies=LINKS)
+    @routes.get("/confirm/{token}", dependencies=LINKS)
     async def show_confirmation(request: Request, token: str) -> Response:
         """The page with the button. Opening it changes nothing."""
         return await confirmation.show(request, token)
@@ -58,7 +55,7 @@ def router(parts: Parts) -> APIRouter:
         """The button."""
         return await confirmation.take(request, token)
 
-    @routes.api_route("/unsubscribe/{token}", methods=READ, dependencies=LINKS)
+    @routes.get("/unsubscribe/{token}", dependencies=LINKS)
     async def show_way_out(request: Request, token: str) -> Response:
         """The choice of what to end. Opening it changes nothing."""
         return await way_out.show(request, token)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
@@ -111,6 +112,7 @@ def app() -> FastAPI:  # noqa: C901 - one route per case
         return PlainTextResponse("bare")
 
     app.router.routes.append(Route("/probe/tile/{path:path}", tile))
+    app.router.routes.append(Route("/probe/large-number/{number:int}", tile))
     app.router.routes.append(Route("/probe/bare", bare))
     app.router.routes.append(Mount("/probe/files", app=PlainTextResponse("file")))
     return app
@@ -293,6 +295,7 @@ async def test_a_log_line_holds_the_template_and_never_what_was_sent(
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "https://consent.example.org:8443"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://[probe"}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site"}, 403),
         ({"Origin": "https://consent.example.org", "Sec-Fetch-Site": "cross-site"}, 403),
@@ -333,6 +336,66 @@ async def test_one_click_comes_as_multipart_too(client: httpx.AsyncClient) -> No
     answer = await client.post("/probe/form", content=b"x", headers={"Content-Type": "multipart/form-data"})
     assert answer.status_code == 400
     assert (await client.post("/probe/form", content=b"{}")).status_code == 415
+
+
+MULTIPART = {"Content-Type": "multipart/form-data; boundary=b"}
+
+
+@pytest.mark.parametrize(
+    ("body", "form"),
+    [
+        (b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\nJ\xc3\xbcrgen\r\n--b--\r\n', {"a": ["Jürgen"]}),
+        (b"--b \r\ncontent-disposition: form-data; name=a\r\n\r\n1\r\n2\r\n--b--", {"a": ["1\r\n2"]}),
+        (b'--b\nContent-Disposition: form-data; name="a"\n\n1\n--b--\n', {"a": ["1"]}),
+    ],
+)
+async def test_multipart_is_read_as_sent(client: httpx.AsyncClient, body: bytes, form: dict[str, list[str]]) -> None:
+    assert (await client.post("/probe/form", content=body, headers=MULTIPART)).json() == form
+
+
+FIELD = b'--b\r\nContent-Disposition: form-data; name="a"\r\n'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        FIELD + b"\r\n1\r\n--b\r\n",
+        FIELD + b"\r\n1",
+        FIELD + b"Content-Transfer-Encoding: base64\r\n\r\nMQ==\r\n--b--",
+        FIELD + b"X: " + b"x" * 2000 + b"\r\n\r\n1\r\n--b--",
+        FIELD + b"\r\n\xff\r\n--b--",
+        FIELD + b"\r\n\x00\r\n--b--",
+        FIELD.replace(b'"a"', b'"\xe4"') + b"\r\n1\r\n--b--",
+        FIELD.replace(b"--b", b"--bb") + b"\r\n1\r\n--b--",
+        b"--b\r\n\r\n1\r\n--b--",
+        4 * (FIELD + b"\r\n1\r\n") + b"--b--",
+    ],
+)
+async def test_multipart_that_is_no_form_is_refused(client: httpx.AsyncClient, body: bytes) -> None:
+    answer = await client.post("/probe/form", content=body, headers=MULTIPART)
+    assert (answer.status_code, answer.json()["error"]) == (400, "malformed-form")
+
+
+async def test_parts_within_parts_are_not_unfolded(client: httpx.AsyncClient) -> None:
+    """900 levels took a parser of mail four seconds, and the whole process with it."""
+    nested = "".join(f"Content-Type: multipart/mixed; boundary=b{i}\r\n\r\n--b{i}\r\n" for i in range(900))
+    began = time.process_time()
+    answer = await client.post("/probe/form", content=f"--b\r\n{nested}".encode(), headers=MULTIPART)
+    assert answer.status_code == 400
+    assert time.process_time() - began < 0.5
+
+
+async def test_head_is_answered_as_get_without_its_body(client: httpx.AsyncClient) -> None:
+    whole, head = await client.get("/probe/number/7"), await client.head("/probe/number/7")
+    assert (head.status_code, head.content, head.headers) == (200, b"", whole.headers)
+    assert (await client.head("/probe/secret")).status_code == 401
+    assert (await client.head("/probe/form")).status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/probe/tile/0%0A", "/probe/tile/%00", f"/probe/large-number/{'9' * 5000}"])
+async def test_an_address_that_no_link_of_ours_has_is_not_found(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.get(path)
+    assert (answer.status_code, answer.json()["error"]) == (404, "not-found")
 
 
 @pytest.mark.parametrize(
