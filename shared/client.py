@@ -108,11 +108,23 @@ class ServiceClient:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout, connect=min(timeout, 3)),
             ) as answer:
-                body = await answer.content.read(_MAX_BODY)
+                body = await _whole(answer.content, service)
                 return _checked(service, answer.status, body, {k.lower(): v for k, v in answer.headers.items()})
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError):
             # The exception's text holds the address with its parameters.
             raise Unavailable(service) from None
+
+
+async def _whole(content: aiohttp.StreamReader, service: str) -> bytes:
+    """All of a body; `read(n)` would give the part that has arrived so far."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in content.iter_any():
+        size += len(part)
+        if size > _MAX_BODY:
+            raise Unavailable(service)
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _checked(service: str, status: int, body: bytes, headers: dict[str, str]) -> Response:

@@ -159,6 +159,7 @@ class Database:
                 timeout=5,
                 command_timeout=60,
                 server_settings=_session(role_schema),
+                reset=_reset,
             )
         except _TRY_AGAIN:
             raise unavailable() from None
@@ -308,6 +309,13 @@ class Database:
                     wait.cancel()
             if not ended.is_set() and not self._registered.is_set():
                 await connection.execute("select 1", timeout=5)
+
+
+async def _reset(connection: asyncpg.Connection[Row]) -> None:
+    """On the way back to the pool. asyncpg would spend a round trip each time on taking back settings, locks and
+    LISTENs; here settings are local to a transaction, and locks and LISTENs have connections of their own."""
+    if connection.is_in_transaction():
+        await connection.reset()
 
 
 def _session(schema: str) -> dict[str, str]:

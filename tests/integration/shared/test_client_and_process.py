@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 
 from shared import process
 from shared.access import Access, needs, open_to_everyone
@@ -52,6 +53,15 @@ def a_service() -> FastAPI:
     async def refuses() -> None:
         raise Refused("suppressed", "This address is not used for advertising.", status=403, purpose="newsletter")
 
+    @app.get("/probe/long", dependencies=OPEN)
+    async def long() -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            for number in range(50):
+                yield bytes([number]) * 20_000
+                await asyncio.sleep(0)
+
+        return StreamingResponse(parts())
+
     @app.get("/probe/waits", dependencies=OPEN)
     async def waits() -> dict[str, bool]:
         await asyncio.sleep(1)
@@ -84,6 +94,11 @@ async def test_a_call_carries_its_credential_and_its_body(client: ServiceClient)
     assert (await client.post("/probe/echo", json={"a": "ü"})).json()["body"] == '{"a":"ü"}'
     put = (await client.put("/probe/echo", data=b"bytes", headers={"Content-Type": "text/plain"})).json()
     assert (put["method"], put["body"], put["type"]) == ("PUT", "bytes", "text/plain")
+
+
+async def test_a_long_answer_is_read_to_its_end(client: ServiceClient) -> None:
+    answer = await client.get("/probe/long")
+    assert answer.body == b"".join(bytes([number]) * 20_000 for number in range(50))
 
 
 async def test_answers_become_our_three_errors(client: ServiceClient) -> None:
