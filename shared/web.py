@@ -238,7 +238,7 @@ class _DenyUndeclared:
 
 def _has_a_place(path: str) -> bool:
     """Routes match as if a line's end were not there, and choke on numbers of thousands of digits: neither is ours."""
-    return len(path) <= LONGEST_PATH and path.isprintable()
+    return len(path) <= LONGEST_PATH and "\n" not in path
 
 
 class _Edge:
@@ -279,7 +279,7 @@ class _Edge:
             if _has_a_place(scope["path"]):
                 await app(scope, receive, secured)
             else:
-                answer = JSONResponse({"error": "not-found", "message": _MESSAGES[404][1]}, 404)
+                answer = _answer(Request({**scope, "app": self._application}), 404, *_MESSAGES[404])
                 await answer(scope, receive, secured)
         except Exception as error:  # noqa: BLE001
             failure = error

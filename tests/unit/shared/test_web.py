@@ -392,7 +392,7 @@ async def test_head_is_answered_as_get_without_its_body(client: httpx.AsyncClien
     assert (await client.head("/probe/form")).status_code == 405
 
 
-@pytest.mark.parametrize("path", ["/probe/tile/0%0A", "/probe/tile/%00", f"/probe/large-number/{'9' * 5000}"])
+@pytest.mark.parametrize("path", ["/probe/tile/0%0A", f"/probe/large-number/{'9' * 5000}"])
 async def test_an_address_that_no_link_of_ours_has_is_not_found(client: httpx.AsyncClient, path: str) -> None:
     answer = await client.get(path)
     assert (answer.status_code, answer.json()["error"]) == (404, "not-found")
