@@ -206,6 +206,11 @@ async def put_withdrawal(
     )  # fmt: skip
 
 
+async def has_withdrawn(db: Queries, subject: str) -> bool:
+    """Whether this person has withdrawn anything since the last confirmation, which forgets what was before."""
+    return bool(await db.fetchval("select exists (select from withdrawal where subject = $1)", subject))
+
+
 async def forget_withdrawals(tx: Transaction, subject: str) -> None:
     await tx.execute("delete from withdrawal where subject = $1", subject)
 

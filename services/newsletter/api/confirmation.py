@@ -40,8 +40,14 @@ class ConfirmationPage(Front):
         if state == "open":
             return self._question(lang, found)
         if state == "confirmed":
-            return self.page("confirmed.html", lang, agreed=self._agreed(found), already=True)
+            return await self._confirmed_before(lang, found, already=True)
         return self._ended(lang, state, found)
+
+    async def _confirmed_before(self, lang: str, found: domain.Request, *, already: bool) -> Response:
+        """Who has withdrawn since is not told that all is well: this link renews nothing."""
+        if await store.has_withdrawn(self.parts.db, found.subject):
+            return self._ended(lang, "withdrawn", found)
+        return self.page("confirmed.html", lang, agreed=self._agreed(found), already=already)
 
     def _question(self, lang: str, found: domain.Request, *, seconds: int = 0) -> Response:
         return self.page(
@@ -67,6 +73,8 @@ class ConfirmationPage(Front):
             return self._ended(language(request), "unknown", None)
         lang, now = self._language(request, found), self.parts.clock()
         state = found.state_at(now)
+        if state == "confirmed":
+            return await self._confirmed_before(lang, found, already=False)
         if state == "open":
             try:
                 ended = await self._confirm(request, found, now)

@@ -54,6 +54,19 @@ async def test_one_click_withdraws_and_is_answered_stopped_once_marketing_refuse
     assert all(one.data.follows == [sent.id] for one in withdrawn)
 
 
+async def test_after_a_withdrawal_the_old_confirmation_link_says_that_it_renews_nothing(world: World) -> None:
+    link = await world.asked(MARA, NEWSLETTER)
+    await world.http.post(link)
+    await world.record()
+    await world.http.post(way_out_of(await world.mail(MARA, 2)), data=ONE_CLICK)
+    for answer in (await world.http.get(link), await world.http.post(link)):
+        assert answer.status_code == 410
+        assert "Dieser Link erneuert nichts" in answer.text
+    assert len(await world.stated("ConsentGiven")) == 1
+    await world.http.post(await world.asked(MARA, NEWSLETTER, count=3))
+    assert "Sie haben schon bestätigt" in (await world.http.get(link)).text
+
+
 async def test_until_marketing_has_applied_it_the_answer_is_accepted(world: World) -> None:
     url = way_out_of(await world.subscribed(MARA))
     answer = await world.http.post(url, data=ONE_CLICK)
