@@ -20,10 +20,12 @@ from shared.settings import Settings
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 log = typer.Typer(no_args_is_help=True, help="Create, check and test the log.")
 rejected = typer.Typer(no_args_is_help=True, help="What could not be recorded.")
+incidents = typer.Typer(no_args_is_help=True, help="What a person should look at.")
 register = typer.Typer(no_args_is_help=True, help="The processing register.")
 secrets = typer.Typer(no_args_is_help=True, help="The secrets of an installation.")
 app.add_typer(log, name="log")
 app.add_typer(rejected, name="rejected")
+app.add_typer(incidents, name="incidents")
 app.add_typer(register, name="register")
 app.add_typer(secrets, name="secrets")
 
@@ -150,6 +152,47 @@ def rejected_list() -> None:
         print(json.dumps(row))
 
 
+@rejected.command("handle")
+def rejected_handle(
+    number: Annotated[int, typer.Argument(help="The row's number, as `rejected list` shows it.")],
+    by: Annotated[str, typer.Option(help="Who has dealt with it.")],
+    reason: Annotated[str, typer.Option(help="What was done, in one sentence.")],
+) -> None:
+    """Note who has dealt with a reject, and how. The row stays; it no longer keeps the ledger from being ready."""
+    from services.ledger.rejects import handle  # noqa: PLC0415
+
+    asyncio.run(handle(Settings(), number, by, reason))
+
+
+@incidents.command("list")
+def incidents_list() -> None:
+    """Every open incident, as JSON lines."""
+    from services.ledger.rejects import open_incidents  # noqa: PLC0415
+
+    for row in asyncio.run(open_incidents(Settings())):
+        print(json.dumps(row))
+
+
+@incidents.command("close")
+def incidents_close(
+    number: Annotated[int, typer.Argument(help="The incident's number, as `incidents list` shows it.")],
+    by: Annotated[str, typer.Option(help="Who closes it.")],
+    reason: Annotated[str, typer.Option(help="Why, in one sentence.")],
+) -> None:
+    """Close an incident in the name of a person. Closing a gap counts what is missing as arrived."""
+    from services.ledger.rejects import close_incident  # noqa: PLC0415
+
+    asyncio.run(close_incident(Settings(), number, by, reason))
+
+
+@register.command("show")
+def register_show() -> None:
+    """The register as text for people."""
+    from shared.register import load, show  # noqa: PLC0415
+
+    print(show(load()))
+
+
 @register.command("lint")
 def register_lint() -> None:
     """Report contradictions in the register; exit 1 if there are any."""
@@ -174,7 +217,7 @@ def main() -> Any:
     try:
         return app()
     except Refused as error:
-        print(f"consent-ledger: {error}", file=sys.stderr)
+        print(f"consent-ledger: {error.message}", file=sys.stderr)
         raise SystemExit(1) from None
     except Unavailable as error:
         print(f"consent-ledger: {error} is not reachable; try again when it is.", file=sys.stderr)
