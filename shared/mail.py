@@ -5,6 +5,7 @@ Every mail carries a way out (RFC 2369, RFC 8058), also the confirmation and the
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -176,8 +177,13 @@ class MailServer:
         self._port = port
         self._timeout = timeout
 
-    async def deliver(self, raw: bytes, sender: str, to: str) -> Answer:
-        """Hand over one mail, byte for byte; never raises for what a server or a network does."""
+    async def deliver(self, raw: bytes, sender: str, to: str, *, within: float | None = None) -> Answer:
+        """Hand over one mail, byte for byte; never raises for what a server or a network does.
+
+        What cannot begin to leave `within` so many seconds does not leave any more: the answer is then `deferred`.
+        """
+        clock = asyncio.get_running_loop().time
+        began = clock()
         recipient, utf8 = _mailbox(to)
         smtp = aiosmtplib.SMTP(
             hostname=self._host, port=self._port, timeout=self._timeout, local_hostname=sender.rpartition("@")[2]
@@ -190,6 +196,9 @@ class MailServer:
             options = ["SMTPUTF8", "BODY=8BITMIME"] if utf8 else []
             await smtp.mail(sender, options=options, encoding="utf-8" if utf8 else "ascii")
             await smtp.rcpt(recipient, encoding="utf-8" if utf8 else "ascii")
+            if within is not None and clock() - began > within:
+                # The server was slow, or we were stopped and somebody else has answered for this mail meanwhile.
+                return Answer("deferred", 0, "too late")
             on_the_wire = True
             response = await smtp.data(raw)
             # From here on it is theirs; how the connection ends changes nothing.

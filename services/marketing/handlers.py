@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from services.marketing import store
@@ -121,7 +121,9 @@ async def end_delivery(db: Database, delivery: str, use: Use, state: str, sent: 
     """The mail server answered, or will never be known to have: store which, and state the message, once."""
     async with db.transaction() as tx:
         if await store.end_delivery(tx, delivery, use, state):
-            await store.finish_permit(tx, use.permit, now)
+            # Whoever attempted it may only be stopped, and send it yet while its permit lives.
+            at_least = PERMIT_LIVES if state == "unknown" else timedelta(0)
+            await store.finish_permit(tx, use.permit, now, at_least=at_least)
             await outbox.put(tx, [sent])
 
 

@@ -5,7 +5,7 @@ The order of effects for a mail, and what holds if we stop:
 2. open the address, write the mail, archive its exact bytes. Stop after: the same bytes are written again;
 3. one transaction: redeem the permit, mark the delivery `attempted`, state ConsentUsed. Stop after: the mail may have
    left. The next sender states it as `unknown` and never sends it;
-4. hand it to the mail server, once;
+4. hand it to the mail server, once, while the permit lives;
 5. seal the answer; one transaction: end the delivery, state MessageSent. If the server said not now, the delivery
    waits again instead: nothing has left.
 Addresses are held in memory only.
@@ -172,7 +172,10 @@ class Sender:
             # Withdrawn meanwhile, or too slow: the next attempt is told which.
             await store.wait_again(self._db, delivery.statement, attempt, self._clock(), "permit-void")
             return
-        reply = await self._mail_server.deliver(raw, self._letters.sender, address)
+        # If we are stopped here for long, another sender takes over and people are told that nothing more comes:
+        # a mail leaves while its permit lives, or not at all.
+        alive = (permit.issued_at + domain.PERMIT_LIVES - self._clock()).total_seconds()
+        reply = await self._mail_server.deliver(raw, self._letters.sender, address, within=alive)
         if reply.outcome == "deferred" and not reply.uncertain and attempt < domain.MOST_ATTEMPTS:
             log.info("mail-deferred", delivery=delivery.statement, attempt=attempt, code=reply.code)
             await self._take_back(delivery, attempt, use, "mail-server-deferred")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from shared.database import Queries, Row, Transaction
@@ -204,11 +204,16 @@ async def redeem(tx: Transaction, permit: str, not_older_than: datetime, now: da
     )  # fmt: skip
 
 
-async def finish_permit(tx: Transaction, permit: str, now: datetime, *, nothing_left: bool = False) -> None:
-    """The use has ended; `nothing_left` if it is certain that no mail has."""
+async def finish_permit(
+    tx: Transaction, permit: str, now: datetime, *, at_least: timedelta = timedelta(0), nothing_left: bool = False
+) -> None:
+    """The use has ended, `at_least` so long after the permit was issued; `nothing_left` if no mail has, for certain."""
     await tx.execute(
-        "update permit set finished_at = $2, voided_at = case when $3 then $2::timestamptz end where id = $1",
-        permit, now, nothing_left,
+        """
+        update permit set finished_at = greatest($2, issued_at + $3), voided_at = case when $4 then $2::timestamptz end
+        where id = $1
+        """,
+        permit, now, at_least, nothing_left,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from tests.journeys.people import CLICKS, NEWSLETTER, ONE_CLICK, stopped
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.faults.running.mail_server import Arrived, MailServer
+    from tests.faults.running.mail_server import Arrived, Kind, MailServer
 
 PATIENCE_SECONDS: Final = 60
 HANDS: Final = 6
@@ -72,6 +72,10 @@ class Crowd:
         self.people += new
         return new
 
+    def stay(self) -> list[Person]:
+        """Who is subscribed."""
+        return [person for person in self.people if person.confirmed and not person.left]
+
     def some_of(self, number: int) -> int:
         """Neither none nor all of them."""
         return self._chance.randint(1, number - 1)
@@ -92,6 +96,10 @@ class Crowd:
         self.signs_up(person)
         self.confirms(person)
 
+    def joins_or_leaves(self, person: Person) -> None:
+        """Whoever is not subscribed joins; whoever is, leaves if that was decided."""
+        (self.leaves if person.confirmed else self.joins)(person)
+
     def signs_up(self, person: Person) -> None:
         browser = Browser("en")
         page = self._insist(lambda: browser.get(f"{self.door}/newsletter"))
@@ -108,19 +116,21 @@ class Crowd:
         person.confirmed = True
 
     def leaves(self, person: Person) -> None:
-        """By one of the mails: of the confirmation, the welcome or the issue. Who leaves by none, stays."""
+        """By one of the mails: of the confirmation, the welcome or an issue. Who leaves by none, stays."""
         if not person.leaves_by:
             return
-        mail = self._mail(person, person.leaves_by)
+        # An issue that was cut off is never sent again, so nobody waits for one.
+        issue = self.mails.to(person.address, "issue")[-1:] if person.leaves_by == "issue" else []
+        [mail] = issue or [self._mail(person, "confirmation" if person.leaves_by == "confirmation" else "welcome")]
         link = mail.mail.way_out
         answer = self._insist(lambda: Browser("en", "MailboxProvider/1.0").post(self._here(link), ONE_CLICK))
         assert answer.status == 200
         purposes = frozenset({NEWSLETTER}) if mail.kind == "issue" else person.purposes
         person.left.append(Left(mail, purposes, stopped(answer), time.monotonic()))
 
-    def _mail(self, person: Person, kind: str) -> Arrived:
+    def _mail(self, person: Person, kind: Kind) -> Arrived:
         what = f"the {kind} mail"
-        found: list[Arrived] = until(what, lambda: self.mails.to(person.address, kind), PATIENCE_SECONDS)  # type: ignore[arg-type]
+        found: list[Arrived] = until(what, lambda: self.mails.to(person.address, kind), PATIENCE_SECONDS)
         return found[0]
 
     def _here(self, link: str) -> str:

@@ -8,14 +8,16 @@ import email.policy
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from aiosmtpd.smtp import SMTP
 
 from tests.journeys.people import Mail
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 Kind = Literal["confirmation", "welcome", "issue"]
-Stage = Literal["before the bytes", "after the bytes"]
 
 
 @dataclass(frozen=True)
@@ -24,18 +26,24 @@ class Arrived:
 
     at: float
     to: str
+    kind: Kind
     mail: Mail
-
-    @property
-    def kind(self) -> Kind:
-        if self.mail.message["Auto-Submitted"] is None:
-            return "issue"
-        return "confirmation" if self.mail.links("/newsletter/confirm/") else "welcome"
 
     @property
     def statement(self) -> str:
         """Id of its MessageSent."""
         return self.mail.message_id.strip("<>").partition("@")[0]
+
+
+def kind_of(mail: Mail) -> Kind:
+    """What we were sent, as anybody can tell who reads it."""
+    if mail.message["Auto-Submitted"] is None:
+        return "issue"
+    return "confirmation" if mail.links("/newsletter/confirm/") else "welcome"
+
+
+def _nobody(_address: str, _kind: Kind | None) -> bool:
+    return False
 
 
 class MailServer:
@@ -44,9 +52,8 @@ class MailServer:
     def __init__(self) -> None:
         self.arrived: list[Arrived] = []
         self.port = 0
-        self._held = 0
-        self._stage: Stage | None = None
-        self._of: Kind = "issue"
+        self._held: list[str] = []
+        self._applies: Callable[[str, Kind | None], bool] = _nobody
         self._free = asyncio.Event()
         self._free.set()
         self._loop = asyncio.new_event_loop()
@@ -78,19 +85,26 @@ class MailServer:
 
     # -- what a test does to it ------------------------------------------------------------------------------------
 
-    def hold(self, stage: Stage, kind: Kind = "issue") -> None:
-        """From now on leave who hands over a mail waiting. Before the bytes nobody knows of what kind it is."""
-        self._held, self._stage, self._of = 0, stage, kind
+    def hold_before_the_bytes(self, addresses: set[str]) -> None:
+        """From now on leave whoever has a mail for one of these waiting, before it can hand it over."""
+        self._hold(lambda address, kind: kind is None and address in addresses)
+
+    def hold_after_the_bytes(self, kind: Kind) -> None:
+        """From now on keep mails of this kind, and leave who handed them over waiting for our word."""
+        self._hold(lambda _, its_kind: its_kind == kind)
+
+    def _hold(self, applies: Callable[[str, Kind | None], bool]) -> None:
+        self._held, self._applies = [], applies
         self._loop.call_soon_threadsafe(self._free.clear)
 
     @property
-    def held(self) -> int:
-        """How many senders were left waiting since."""
-        return self._held
+    def held(self) -> list[str]:
+        """To whom the mails were whose senders were left waiting since."""
+        return list(self._held)
 
     def let_go(self) -> None:
         """Answer them all, and whoever comes."""
-        self._stage = None
+        self._applies = _nobody
         self._loop.call_soon_threadsafe(self._free.set)
 
     def to(self, address: str, kind: Kind) -> list[Arrived]:
@@ -105,20 +119,19 @@ class MailServer:
     ) -> str:
         envelope.rcpt_tos.append(address)
         envelope.rcpt_options.extend(options)
-        if self._stage == "before the bytes":
-            await self._wait()
+        await self._wait(address, None)
         return "250 2.1.5 fine"
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802
         raw = envelope.original_content
-        message = email.message_from_bytes(raw, policy=email.policy.default)
+        mail = Mail("", email.message_from_bytes(raw, policy=email.policy.default), raw)
         for recipient in envelope.rcpt_tos:
-            arrived = Arrived(time.monotonic(), recipient, Mail("", message, raw))
+            arrived = Arrived(time.monotonic(), recipient, kind_of(mail), mail)
             self.arrived.append(arrived)
-            if self._stage == "after the bytes" and arrived.kind == self._of:
-                await self._wait()
+            await self._wait(recipient, arrived.kind)
         return "250 2.0.0 kept"
 
-    async def _wait(self) -> None:
-        self._held += 1
-        await self._free.wait()
+    async def _wait(self, address: str, kind: Kind | None) -> None:
+        if self._applies(address, kind):
+            self._held.append(address)
+            await self._free.wait()
