@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from shared.errors import Corrupt, Refused, Unavailable
 from shared.settings import Settings
@@ -36,6 +37,13 @@ def _progress(text: str) -> None:
     print(f"  {text}", end=end, file=sys.stderr, flush=True)
 
 
+def _with_superuser(settings: Settings) -> Settings:
+    """Refuses an empty address: the driver would take it for whatever PostgreSQL this machine has."""
+    if not settings.superuser_dsn:
+        raise Refused("setting-missing", "Set CONSENT_LEDGER_SUPERUSER_DSN to the address of a superuser.")
+    return settings
+
+
 @app.command()
 def serve(services: Annotated[list[str] | None, typer.Argument(help="Which; all if none is named.")] = None) -> None:
     """Run some or all services until a signal comes."""
@@ -52,7 +60,7 @@ def migrate() -> None:
     """
     from shared import migrations  # noqa: PLC0415
 
-    settings = Settings()
+    settings = _with_superuser(Settings())
     files = {role: settings.secrets_dir / f"database-{role}" for role in migrations.roles()}
     passwords = {role: file.read_text("utf-8").strip() for role, file in files.items() if file.is_file()}
     asyncio.run(migrations.migrate(settings.superuser_dsn, passwords))
@@ -80,10 +88,13 @@ def secrets_create() -> None:
 
 @log.command("create")
 def log_create(shard: Annotated[int, typer.Option(help="Which shard.")] = 0) -> None:
-    """Create a log: its first leaf, its first checkpoint, the signer's files. Logs are never made implicitly."""
+    """Create a log: its first leaf, its first checkpoint, the signer's files. Logs are never made implicitly.
+
+    Needs CONSENT_LEDGER_SUPERUSER_DSN.
+    """
     from services.ledger.create import create_log  # noqa: PLC0415
 
-    asyncio.run(create_log(Settings(), shard))
+    asyncio.run(create_log(_with_superuser(Settings()), shard))
 
 
 @log.command("check")
@@ -216,6 +227,13 @@ def main() -> Any:
     """Run the command; the three errors become one line each and an exit code."""
     try:
         return app()
+    except ValidationError as error:
+        if error.title != Settings.__name__:
+            raise
+        for wrong in error.errors(include_input=False, include_url=False):
+            name = "_".join(str(part) for part in wrong["loc"]).upper()
+            print(f"consent-ledger: CONSENT_LEDGER_{name}: {wrong['msg']}", file=sys.stderr)
+        raise SystemExit(2) from None
     except Refused as error:
         print(f"consent-ledger: {error.message}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -4,10 +4,13 @@ Only main.py files, services/cli.py and services/serve.py read them; everybody e
 """
 
 from pathlib import Path
-from urllib.parse import quote
+from typing import Final
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Settings(BaseSettings):
@@ -23,7 +26,7 @@ class Settings(BaseSettings):
     topic_prefix: str = ""
     shards: int = Field(default=1, ge=1, le=1024)
     base_url: str = "http://localhost:8080"
-    """What people's links start with; without a slash at the end."""
+    """What people's links start with; without a slash at the end. https, but on this machine (the demo)."""
     log_host: str = "localhost"
     """First part of every log's origin; fixed for ever when the log is created."""
     secrets_dir: Path = Path("secrets")
@@ -49,6 +52,16 @@ class Settings(BaseSettings):
     @classmethod
     def _without_trailing_slash(cls, value: str) -> str:
         return value.rstrip("/")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_https(cls, value: str) -> str:
+        # RFC 8058 §3.1: mailbox providers post to https alone; and a link in a mail opens what is somebody's own.
+        address = urlsplit(value)
+        if address.scheme == "https" or (address.scheme == "http" and address.hostname in _THIS_MACHINE):
+            return value
+        message = "links in mails need https (http only on localhost)"
+        raise ValueError(message)
 
     def model_post_init(self, _context: object, /) -> None:
         for name in ("subjects_url", "ledger_url", "marketing_url", "newsletter_url"):

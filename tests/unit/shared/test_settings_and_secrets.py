@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from pydantic import ValidationError
 
 from shared.errors import Corrupt
 from shared.secrets import Secrets, create_secrets
@@ -114,6 +115,16 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.ledger_url == "http://ledger:8080"
     assert settings.topic("consent.stated") == "a.consent.stated"
     assert settings.origins()[2] == "log.example.org/ledger/log/2"
+
+
+@pytest.mark.parametrize(
+    "address", ["http://consent.example.org", "http://localhost.example.org", "consent.example.org"]
+)
+def test_links_in_mails_are_https_but_on_this_machine(address: str) -> None:
+    with pytest.raises(ValidationError, match="https"):
+        Settings(base_url=address)
+    for fine in ("https://consent.example.org", "http://localhost:8080", "http://[::1]:8080"):
+        assert Settings(base_url=fine).base_url == fine
 
 
 def test_a_role_with_a_password_file_gets_it_into_its_address(directory: Path) -> None:
