@@ -115,7 +115,8 @@ class Secrets:
 
     def dkim(self) -> tuple[str, bytes]:
         """Selector and RSA private key (PEM) for outgoing mail."""
-        paths = sorted(self._directory.glob("dkim-*.pem"))
+        # By length first: ten comes after nine.
+        paths = sorted(self._directory.glob("dkim-*.pem"), key=lambda path: (len(path.name), path.name))
         if not paths:
             raise Corrupt("no secret of this kind", "dkim")
         return paths[-1].stem.removeprefix("dkim-"), paths[-1].read_bytes()

@@ -104,6 +104,13 @@ def test_a_missing_secret_is_named(tmp_path: Path) -> None:
     assert secrets.callers() == {}
 
 
+def test_mail_is_signed_by_the_key_of_the_highest_number(tmp_path: Path) -> None:
+    for number in (9, 10, 2):
+        (tmp_path / f"dkim-{number}.pem").write_text(str(number))
+    assert Secrets(tmp_path).dkim() == ("10", b"10")
+    assert set(Secrets(tmp_path).dkim_keys()) == {"2", "9", "10"}
+
+
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONSENT_LEDGER_BASE_URL", "https://consent.example.org/")
     monkeypatch.setenv("CONSENT_LEDGER_LEDGER_URL", "http://ledger:8080/")
