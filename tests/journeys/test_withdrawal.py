@@ -130,7 +130,7 @@ def test_signing_up_again_after_a_withdrawal_needs_a_new_confirmation(world: Wor
     world.issue_is_out(world.begin_issue())
     assert person.count_mails() == before
     # The first link was used up by the first confirmation: pressing its button once more revives nothing.
-    assert person.browser.post(first.confirm_link, []).status == 200
+    assert person.browser.post(first.confirm_link, []).status == 410
     person.quiet(subject)
     assert world.permit(subject)["decision"] == "refused"
     assert person.press_confirm(second.confirm_link).status == 200
