@@ -306,8 +306,7 @@ async def published(db: Queries, shard: int) -> int:
 async def advance_cursor(db: Queries, shard: int, start: int, end: int) -> bool:
     """Everything before `end` is published; False if another publisher was here since."""
     row = await db.fetchrow(
-        """with moved as (update cursor set next = $3 where shard = $1 and next = $2 returning 1)
-           select pg_notify('ledger_published', '') from moved""",
+        "update cursor set next = $3 where shard = $1 and next = $2 returning 1",
         shard,
         start,
         end,

@@ -93,11 +93,14 @@ async def put_effect(
     sees every permit that was used before."""
     await tx.execute(
         """
-        insert into effect (statement, shard, index, applied_at, in_transmission)
-        select $1, $2, $3, $4, coalesce(array_agg(message_id order by redeemed_at, message_id), '{}') from permit
-        where subject = $5 and ($6::text is null or matter = $6) and decision = 'granted'
-          and redeemed_at is not null and voided_at is null and (finished_at is null or finished_at >= $7)
-        on conflict (statement) do nothing
+        with added as (
+            insert into effect (statement, shard, index, applied_at, in_transmission)
+            select $1, $2, $3, $4, coalesce(array_agg(message_id order by redeemed_at, message_id), '{}') from permit
+            where subject = $5 and ($6::text is null or matter = $6) and decision = 'granted'
+              and redeemed_at is not null and voided_at is null and (finished_at is null or finished_at >= $7)
+            on conflict (statement) do nothing returning 1
+        )
+        select pg_notify('marketing_applied', '') from added
         """,
         statement.id, *place, now, statement.subject, matter, spoken,
     )  # fmt: skip

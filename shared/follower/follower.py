@@ -35,10 +35,7 @@ _SILENCE_SECONDS: Final = 10.0
 _KNOWN = "insert into position (shard) select * from unnest($1::integer[]) on conflict do nothing"
 _WHERE = "select next from position where shard = $1"
 _CLAIM = "select next from position where shard = $1 for update"
-_MOVE = """
-with moved as (update position set next = $2, applied_at = clock_timestamp() where shard = $1 returning 1)
-select pg_notify(current_schema() || '_applied', '') from moved
-"""
+_MOVE = "update position set next = $2, applied_at = clock_timestamp() where shard = $1"
 
 
 class Follower:

@@ -28,6 +28,7 @@ _BATCH: Final = 1000
 _DONE_AT_ONCE: Final = 5000
 _ALIVE_SECONDS: Final = 1.0
 _SAFETY_NET_SECONDS: Final = 1.0
+_STRAGGLERS_SECONDS: Final = 0.02
 _ACCEPTANCE: Final = timedelta(seconds=2)
 _POLL_SECONDS: Final = 2
 _TIDY_SECONDS: Final = 600.0
@@ -35,6 +36,7 @@ _LONGEST_RESEND_SECONDS: Final = 60.0
 
 # Taken before the numbering statement, which needs a snapshot that sees what an earlier relay numbered.
 _NUMBERING_ALONE = "lock table outbox_sequence in share row exclusive mode"
+_UNNUMBERED = "select exists (select from outbox where sequence is null)"
 _NUMBER = """
 with waiting as (
     select id, shard, row_number() over (partition by shard order by accepted_at, id) as place
@@ -156,6 +158,7 @@ class Relay:
         self._keep = keep
         self._log = logs.logger(f"relay.{source}")
         self._put = database.listen(f"{database.schema}_outbox")
+        self._numbered_at = float("-inf")
         self._sent = {shard: asyncio.Event() for shard in self._origins}
         self._stuck = {shard: _Stuck(0, resend_after) for shard in self._origins}
         self._standing: dict[int, Standing] = {}
@@ -186,6 +189,7 @@ class Relay:
             try:
                 async with self._database.lock(f"relay/{self._source}") as lock:
                     self._holding = self._interrupted = True
+                    self._numbered_at = asyncio.get_running_loop().time()  # by whoever held it before us
                     backoff.reset()
                     await self._work(lock)
             except* Unavailable:
@@ -272,9 +276,23 @@ class Relay:
             await self._deliver(sorted(rows, key=lambda row: (row["shard"], row["sequence"])))
         self._interrupted = False
         if not rows:
-            await self._put.wait(_SAFETY_NET_SECONDS)
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Until there may be something to number.
+
+        Who puts does not wake us if it sees a row that waits for its number. It may commit after we have numbered
+        that row and looked again; but it began before we did, and PostgreSQL ends it two seconds later. So for that
+        long after a number was given we look for such stragglers ourselves.
+        """
+        loop = asyncio.get_running_loop()
+        while loop.time() - self._numbered_at < _ACCEPTANCE.total_seconds():
+            if await self._put.wait(_STRAGGLERS_SECONDS) or await self._database.fetchval(_UNNUMBERED):
+                return
+        await self._put.wait(_SAFETY_NET_SECONDS)
 
     async def _deliver(self, rows: Sequence[Row]) -> None:
+        self._numbered_at = asyncio.get_running_loop().time()  # or before: never after
         await self._producer.send_many([self._message(row) for row in rows])
         # If we stop here they are sent again, and dropped as exact repetitions.
         await self._database.execute(_SENT, [row["id"] for row in rows])
