@@ -5,6 +5,7 @@ PYTHON  ?= python3
 UV      ?= $(or $(shell uv --version >/dev/null 2>&1 && command -v uv),.tools/bin/uv)
 VENV    := .venv
 BIN     := $(VENV)/bin
+WORKERS ?= 3  # processes of `make test`: its tests wait more than they compute
 PLACES  := tests/browser tests/compose tests/clients  # these need parts that `make venv` does not install
 
 # uv knows nothing of pip's settings, nor pip of uv's: what is set for one of them holds for both (and for requests).
@@ -82,7 +83,7 @@ demo: venv
 	@exec $(BIN)/python -m infra.local.demo
 
 test: venv
-	@exec $(BIN)/pytest -q $(PLACES:%=--ignore=%)
+	@exec $(BIN)/pytest -q -n $(WORKERS) --dist loadgroup $(PLACES:%=--ignore=%)
 
 test-browser: venv
 	@exec $(BIN)/pytest -q tests/browser

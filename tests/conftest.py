@@ -12,6 +12,7 @@ import pytest
 from shared.migrations import migrate
 from tests.parts import Database, KafkaPart, Parts, PostgresPart, plan
 
+SHARES_ITS_PREPARATION = {"test_log_check.py", "test_access.py", "test_imports.py"}
 TEMPLATE = "consent_template"
 _numbers = itertools.count(1)
 _parts = pytest.StashKey[Parts]()
@@ -33,6 +34,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the parts last, after every fixture of every session is done with them."""
     if (parts := config.stash.get(_parts, None)) is not None:
         parts.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what shares one running installation, or one costly preparation, in one of pytest's worker processes."""
+    for item in items:
+        place = item.path.relative_to(item.config.rootpath)
+        if place.parts[1] == "journeys" or place.parts[:3] == ("tests", "faults", "running"):
+            item.add_marker(pytest.mark.xdist_group("/".join(place.parts[1:-1])))
+        elif place.name in SHARES_ITS_PREPARATION:
+            item.add_marker(pytest.mark.xdist_group(place.name))
 
 
 @pytest.fixture(scope="session")
