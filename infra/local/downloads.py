@@ -85,12 +85,22 @@ def jars(folder: Path, wanted: Sequence[Jar], fetch: Callable[[Jar, Path], Path]
     """
     files = {jar: folder / jar.file_name for jar in wanted}
     if _not_intact(files):
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_writable(folder)
         with _filling(folder):
             missing = _not_intact(files)  # again: another process may have filled it while we waited
             if missing:
                 _fill(folder, missing, files, fetch or _from_maven())
     return sorted(files.values())
+
+
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("a", encoding="ascii"):
+            pass
+    except OSError:
+        why = f"{folder} cannot be written to; mend that, or name another folder in CONSENT_LEDGER_CACHE"
+        raise Missing(why) from None
 
 
 def _not_intact(files: Mapping[Jar, Path]) -> list[Jar]:

@@ -485,3 +485,8 @@ def test_a_claim_ends_with_the_process_that_held_it(folder: Path) -> None:
     other.communicate()
     with Claim(path, "it"):
         assert holder(path)["pid"] == os.getpid()
+
+
+def test_a_cache_that_cannot_be_written_to_says_what_to_do() -> None:
+    with pytest.raises(downloads.Missing, match="CONSENT_LEDGER_CACHE"):
+        downloads.jars(Path("/proc/nowhere"), downloads.pinned())
