@@ -8,7 +8,6 @@ import hashlib
 import io
 import logging
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -27,15 +26,18 @@ NAME: Final = "Augusta King-Noel"
 
 
 @pytest.fixture
-def production_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+def production_logs(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
     """Log as a process does, everything, and return what was written."""
     written = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", written)
-    monkeypatch.setattr(sys, "stderr", written)
+
+    def so_far() -> str:
+        written.writelines(capsys.readouterr())
+        return written.getvalue()
+
     handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
     logs.configure("DEBUG", "subjects")
     logging.getLogger().setLevel(logging.DEBUG)
-    yield written.getvalue
+    yield so_far
     structlog.reset_defaults()
     logging.getLogger().handlers[:] = handlers
     logging.getLogger().setLevel(level)
