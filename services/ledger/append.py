@@ -33,6 +33,7 @@ MAX_BATCH: Final = 1000
 CLOCK_BEHIND_MS: Final = 5_000
 
 _FETCH_MS: Final = 1000
+_CHECKED_AT_ONCE: Final = 100
 _LOCK_PROBE_SECONDS: Final = 3
 _HOUSE_SECONDS: Final = 10
 _PAUSE_SECONDS: Final = 0.5
@@ -286,7 +287,11 @@ class Appender:
         if millis(now) < head.recorded_at - CLOCK_BEHIND_MS:
             # recorded_at never goes back, and the signer would refuse one that is ahead of the clock.
             raise Unavailable("clock")
-        checked = self._check.messages(messages, now)
+        checked: list[Stated | Alive | Reject] = []
+        for start in range(0, len(messages), _CHECKED_AT_ONCE):
+            checked += self._check.messages(messages[start : start + _CHECKED_AT_ONCE], now)
+            # The batch before this one is on its way to PostgreSQL through the same event loop.
+            await asyncio.sleep(0)
         known = await self._known(head, checked)
         prepared = await self._prepare.batch(head, checked, known, millis(now), messages[-1].offset + 1)
         self._recent = [*self._recent[-1:], prepared]
