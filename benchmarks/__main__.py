@@ -70,7 +70,7 @@ def runs(chosen: argparse.Namespace) -> list[tuple[str, str, bool, float, Measur
     all_runs: list[tuple[str, str, bool, float, Measure]] = [
         ("throughput", "throughput, append and seal running", False, 2 * limit, bare),
         ("throughput", "throughput, everything on", False, 2 * limit, everything),
-        ("latency", "latency", True, START_SECONDS + len(chosen.rates) * (chosen.seconds + 90), steady),
+        ("latency", "latency", True, START_SECONDS + len(chosen.rates) * (chosen.seconds + 200), steady),
         ("withdrawal", "withdrawal", True, START_SECONDS + 5 * chosen.withdrawals, leaving),
     ]
     return [run for run in all_runs if run[0] in chosen.parts]
