@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 SEED = 20200205
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Say what the crowd's choices follow from, wherever a test fails."""
+    print(f"seed {SEED}")  # noqa: T201
+
+
 @pytest.fixture(scope="session")
 def mails() -> Iterator[MailServer]:
     """Yield the mail server."""
@@ -44,5 +50,4 @@ def world(installation: Installation) -> World:
 @pytest.fixture(scope="session")
 def crowd(installation: Installation, mails: MailServer) -> Crowd:
     """Return the crowd; all choices of all tests follow from the seed."""
-    print(f"seed {SEED}")  # noqa: T201 - shown when a test fails
     return Crowd(installation.base_url, mails, SEED)

@@ -72,10 +72,6 @@ class Crowd:
         self.people += new
         return new
 
-    def stay(self) -> list[Person]:
-        """Who is subscribed."""
-        return [person for person in self.people if person.confirmed and not person.left]
-
     def some_of(self, number: int) -> int:
         """Neither none nor all of them."""
         return self._chance.randint(1, number - 1)

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from infra.local.story import until
+from infra.local.story import Broken, until
 from shared.events import Standing, Statement, parse
 from tests.integration.ledger.world import Judgement
 from tests.integration.ledger.world import World as Ledger
@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 
 SETTLED_SECONDS: Final = 40
 ON_ITS_WAY: Final = """
-    select (select count(*) from newsletter.outbox where sealed_at is null)
-         + (select count(*) from marketing.outbox where sealed_at is null)
-         + (select count(*) from newsletter.mail where ended_at is null)
-         + (select count(*) from marketing.delivery where state in ('waiting', 'attempted'))
-         + (select max(size) * 4 from ledger.checkpoint) - (select size from ledger.head)
-         - (select next from marketing.position) - (select next from subjects.position)
-         - (select next from marketing.audience_position)
+    select what || ' ' || number from (values
+        ('newsletter.outbox', (select count(*) from newsletter.outbox where sealed_at is null)),
+        ('marketing.outbox', (select count(*) from marketing.outbox where sealed_at is null)),
+        ('newsletter.mail', (select count(*) from newsletter.mail where ended_at is null)),
+        ('marketing.delivery', (select count(*) from marketing.delivery where state in ('waiting', 'attempted'))),
+        ('ledger.checkpoint', (select size from ledger.head) - (select max(size) from ledger.checkpoint)),
+        ('marketing.position', (select size from ledger.head) - (select next from marketing.position)),
+        ('subjects.position', (select size from ledger.head) - (select next from subjects.position)),
+        ('audience', (select size from ledger.head) - (select next from marketing.audience_position))
+    ) as parts (what, number) where number <> 0
 """
 NOW: Final = """
     update newsletter.mail set next_attempt_at = clock_timestamp()
@@ -44,13 +47,20 @@ NOW: Final = """
 def settled(world: World) -> None:
     """Wait until nothing is on its way any more; what would be tried again later is tried again now."""
 
-    def still() -> bool:
-        if world.sql(ON_ITS_WAY) == "0":
-            return True
-        world.sql(NOW)
-        return False
+    left = ""
 
-    until("the end of all that was on its way", still, SETTLED_SECONDS)
+    def nothing() -> bool:
+        nonlocal left
+        left = world.sql(ON_ITS_WAY)
+        if left:
+            world.sql(NOW)
+        return not left
+
+    try:
+        until("the end of all that was on its way", nothing, SETTLED_SECONDS)
+    except Broken as error:
+        error.add_note(left)
+        raise
 
 
 @dataclass
