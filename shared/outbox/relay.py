@@ -55,7 +55,7 @@ returning outbox.id, outbox.shard, outbox.sequence, outbox.statement
 """
 _UNSENT = """
 select id, shard, sequence, statement from outbox
-where sequence is not null and sent_at is null order by shard, sequence limit $1
+where sequence is not null and sent_at is null and sealed_at is null order by shard, sequence limit $1
 """
 _OVERDUE = """
 select id, shard, sequence, statement from outbox

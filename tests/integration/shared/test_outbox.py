@@ -237,6 +237,20 @@ async def test_one_relay_works_at_a_time_and_another_takes_over(
     assert not counterpart.contradictions
 
 
+async def test_what_was_sealed_before_it_was_noted_as_sent_does_not_hold_up_the_rest(
+    db: Database, producer: Producer, counterpart: Counterpart, site: Site
+) -> None:
+    async with relaying(db, producer, counterpart, site):
+        await accept(db, withdrawal())
+        await until(lambda: all_sealed(db))
+    # What is left where a relay is killed after Kafka has taken a statement, and the next one hears of its seal first.
+    await db.execute("update outbox set sent_at = null")
+    async with relaying(db, producer, counterpart, site):
+        await accept(db, withdrawal())
+        await until(lambda: all_sealed(db), seconds=10)
+    assert counterpart.logs[0].repeated == 0
+
+
 async def test_a_lost_connection_hands_the_relay_over(
     db: Database, postgres: Any, producer: Producer, counterpart: Counterpart, site: Site
 ) -> None:
