@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from shared.web import create_app
 
 HERE = Path(__file__).parent
 POOL = 8
+NICENESS = 10
+NICENESS_OF_SESSION = 5  # a third of what others get: beside many, ten would starve it of its own heartbeats
 
 
 async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has one
@@ -105,12 +108,21 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     )
 
 
+def _step_back() -> None:
+    """What it counts can wait: it must never take the processor from those who record and forbid."""
+    os.nice(NICENESS)
+    # Linux may weigh sessions against each other first (sched_autogroup), and then niceness counts only within one:
+    # a process that is a session of its own has to lower that, too.
+    if os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(NICENESS_OF_SESSION), "ascii")
+
+
 async def open_audience(settings: Settings) -> Running:
     """The audience: Faust, in a process of its own."""
     from services.marketing.worker import Audience  # noqa: PLC0415 - Faust is slow to import and only needed here
 
-    # What it counts can wait: it must never take the processor from those who record and forbid.
-    os.nice(10)
+    _step_back()
     secrets = Secrets(settings.secrets_dir)
     db = await Database.connect(settings.dsn("marketing"), "marketing", max_size=2)
     ledger = ServiceClient(settings.ledger_url, secrets.credential("audience"), "ledger")
