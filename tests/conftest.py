@@ -7,12 +7,18 @@ import secrets
 from collections.abc import AsyncIterator
 
 import asyncpg
+import hypothesis
 import pytest
+from hypothesis import HealthCheck
 
 from shared.migrations import migrate
 from tests.parts import Database, KafkaPart, Parts, PostgresPart, plan
 
 SHARES_ITS_PREPARATION = {"test_log_check.py", "test_access.py", "test_imports.py"}
+# The servers under test share the processor with us: how long an example takes says nothing about it.
+hypothesis.settings.register_profile("real parts", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.settings.load_profile("real parts")
+
 TEMPLATE = "consent_template"
 _numbers = itertools.count(1)
 _parts = pytest.StashKey[Parts]()

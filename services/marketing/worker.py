@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -68,8 +69,11 @@ class Audience:
         self._next = metrics.gauge("next", "Index of the next record to count", ("shard",))
         self._doubtful = metrics.counter("doubtful", "Messages without a valid MAC or form", ("kind",))
         self._fetched = metrics.counter("fetched", "Records fetched from the ledger, not from Kafka")
+        # Faust makes a folder of its own wherever it runs, also when its tables are in memory.
+        self._folder = tempfile.TemporaryDirectory(prefix="consent-ledger-audience-")
         self.app = faust.App(
             name,
+            datadir=self._folder.name,
             broker=f"aiokafka://{kafka}",
             loop=asyncio.get_running_loop(),
             store="memory://",

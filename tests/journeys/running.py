@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.parts import KafkaPart, PostgresPart
 
 # Slow enough that somebody can withdraw in the middle of an issue to a handful of people, fast enough for a test.
-MAILS_PER_SECOND: Final = "12"
+MAILS_PER_SECOND: Final = "6"
 
 
 @contextlib.contextmanager

@@ -111,6 +111,7 @@ def test_scanners_that_open_every_link_change_nothing(world: World) -> None:
     assert world.sql(f"select state from newsletter.request where subject = '{subject}'") == "open"
     assert person.press_confirm(confirmation.confirm_link).status == 200
     granted(world, subject)
+    until("the welcome mail", lambda: person.count_mails() > 1)
     _, welcome = person.mails()
     person.quiet(subject)
     stated = world.stated(subject)
