@@ -192,17 +192,20 @@ class Installation:
     def start_process(self, name: str) -> None:
         """Start one of the four processes (again)."""
         process = self.processes.setdefault(name, Process(self.folder, name, grace=15.0))
-        environment = {
-            **os.environ,
-            **self.environment(),
-            "CONSENT_LEDGER_WORKER_PORT": str(self._worker_ports[name]),
-        }
         process.start(
-            [str(COMMAND), "serve", name],
+            self.command_of(name),
             directory=self.folder,
             log=self.logs / f"{name}.log",
-            environment=environment,
+            environment={**os.environ, **self.environment_of(name)},
         )
+
+    def command_of(self, name: str) -> list[str]:
+        """How one of the four processes is started."""
+        return [str(COMMAND), "serve", name]
+
+    def environment_of(self, name: str) -> dict[str, str]:
+        """The settings of one of the four processes as environment variables."""
+        return {**self.environment(), "CONSENT_LEDGER_WORKER_PORT": str(self._worker_ports[name])}
 
     def _wait(self, url: str, process: str, seconds: float = 60) -> None:
         until = time.monotonic() + seconds

@@ -12,7 +12,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -55,13 +55,21 @@ rootLogger.appenderRef.console.ref = console
 class Kafka:
     """A broker whose data survives `stop`, `kill` and `restart`; its ports too, so that clients find it again."""
 
-    def __init__(self, state_dir: Path, choose_ports: Callable[[], tuple[int, int]] | None = None) -> None:
-        self._choose_new = choose_ports or free_ports
+    def __init__(
+        self,
+        state_dir: Path,
+        choose_ports: Callable[[], tuple[int, ...]] | None = None,
+        ways: Mapping[str, int] | None = None,
+    ) -> None:
+        """`ways`: further listeners by name (capitals), each with the port it tells its clients to come to, which is
+        that of something in between: a client of a broker goes where the broker sends it."""
+        self._ways = dict(ways or {})
+        self._choose_new = choose_ports or (lambda: free_ports(2 + len(self._ways)))
         self.folder = state_dir / "kafka"
         self.log = self.folder / "kafka.log"
         self._broker = Process(state_dir, "kafka", stop_signal=signal.SIGTERM)
         self._format = Process(state_dir, "kafka-format", stop_signal=signal.SIGKILL)
-        self._ports: tuple[int, int] | None = None
+        self._ports: tuple[int, ...] | None = None
         self._classpath = ""
 
     @property
@@ -71,6 +79,13 @@ class Kafka:
             message = "Kafka was not started"
             raise RuntimeError(message)
         return f"{HOST}:{self._ports[0]}"
+
+    def port_of(self, way: str) -> int:
+        """The port on which the broker itself listens for the clients of one way."""
+        if self._ports is None:
+            message = "Kafka was not started"
+            raise RuntimeError(message)
+        return self._ports[2 + list(self._ways).index(way)]
 
     @property
     def pid(self) -> int:
@@ -114,7 +129,7 @@ class Kafka:
     def _make_storage(self) -> None:
         # Formatted under another name and renamed: a run killed in between leaves nothing half formatted.
         shutil.rmtree(self.folder / "log.new", ignore_errors=True)
-        self._write("format.properties", "log.new", (9092, 9093))
+        self._write("format.properties", "log.new", tuple(range(9092, 9094 + len(self._ways))))
         self._run(self._format, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", "format.properties")
         if self._format.wait(READY_WITHIN) != 0:
             raise NotStarted("Apache Kafka", "its storage could not be formatted", self.log)
@@ -129,14 +144,14 @@ class Kafka:
             environment={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},  # nobody's JAVA_TOOL_OPTIONS
         )
 
-    def _write(self, name: str, storage: str, ports: tuple[int, int]) -> None:
-        settings = _settings(storage, *ports)
+    def _write(self, name: str, storage: str, ports: tuple[int, ...]) -> None:
+        settings = _settings(storage, *ports[:2]) | _listeners(ports[0], ports[1], self._ways, ports[2:])
         text = "".join(f"{key}={value}\n" for key, value in settings.items())
         (self.folder / name).write_text(text, encoding="ascii")
 
-    def _choose_ports(self, *, again: bool) -> tuple[int, int]:
+    def _choose_ports(self, *, again: bool) -> tuple[int, ...]:
         if again:
-            before = _read_ports(self.folder / "ports.json")
+            before = _read_ports(self.folder / "ports.json", 2 + len(self._ways))
             if before is not None and all(map(_is_free, before)):
                 return before
         return self._choose_new()
@@ -212,6 +227,20 @@ def _settings(storage: str, broker: int, controller: int) -> dict[str, object]:
     }
 
 
+def _listeners(broker: int, controller: int, ways: Mapping[str, int], ports: Iterable[int]) -> dict[str, object]:
+    """What more than one listener for clients takes; nothing for one."""
+    if not ways:
+        return {}
+    own = [f"PLAINTEXT://{HOST}:{broker}", *(f"{way}://{HOST}:{port}" for way, port in zip(ways, ports, strict=True))]
+    told = [own[0], *(f"{way}://{HOST}:{port}" for way, port in ways.items())]
+    return {
+        "listeners": ",".join([*own, f"CONTROLLER://{HOST}:{controller}"]),
+        "advertised.listeners": ",".join(told),
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in ("CONTROLLER", "PLAINTEXT", *ways)),
+        "inter.broker.listener.name": "PLAINTEXT",
+    }
+
+
 def _cluster_id() -> str:
     """16 random bytes in url-safe base64; not beginning with a dash, which the format tool would take for an option."""
     while (text := base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()).startswith("-"):
@@ -219,8 +248,8 @@ def _cluster_id() -> str:
     return text
 
 
-def free_ports() -> tuple[int, int]:
-    """Two free ports below the range from which the kernel takes the near end of outgoing connections.
+def free_ports(count: int = 2) -> tuple[int, ...]:
+    """Free ports below the range from which the kernel takes the near end of outgoing connections.
 
     In that range a client that reconnects to a stopped broker may be given the broker's own port, connect to itself,
     and keep the broker from ever binding it again.
@@ -229,8 +258,8 @@ def free_ports() -> tuple[int, int]:
     for port in random.sample(range(15000, 32000), 1000):
         if _is_free(port):
             chosen.append(port)
-            if len(chosen) == 2:
-                return chosen[0], chosen[1]
+            if len(chosen) == count:
+                return tuple(chosen)
     message = "no free port between 15000 and 32000"
     raise OSError(message)
 
@@ -258,12 +287,12 @@ def answers(port: int) -> bool:
     return len(head) == 10 and struct.unpack(">ih", head[4:]) == (correlation, 0)
 
 
-def _read_ports(path: Path) -> tuple[int, int] | None:
+def _read_ports(path: Path, count: int) -> tuple[int, ...] | None:
     try:
-        broker, controller = json.loads(path.read_text(encoding="ascii"))
-        return int(broker), int(controller)
+        ports = tuple(int(port) for port in json.loads(path.read_text(encoding="ascii")))
     except (OSError, ValueError, TypeError):
         return None
+    return ports if len(ports) == count else None
 
 
 def _write_json(path: Path, value: Iterable[int]) -> None:
