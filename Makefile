@@ -33,7 +33,7 @@ OFFLINE = echo "make: the packages named in requirements/ are not all here and c
   "private certificate authority into SSL_CERT_FILE." >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv installed demo test test-browser test-clients benchmark lint lock clean
+.PHONY: help venv installed demo test test-browser test-clients benchmark openapi lint lock clean
 
 help:
 	@echo "make demo          install what is missing, start everything, play the story, stay up (PORT=8080, ONCE=1)"
@@ -42,6 +42,7 @@ help:
 	@echo "make test-clients  a log client we did not write, against our running log"
 	@echo "make benchmark     how fast it is here, as rows of a table (ARGS='--help' says what can be chosen)"
 	@echo "make lint          style, types, imports, docker-compose.yml"
+	@echo "make openapi       write docs/openapi anew, from the running services"
 	@echo "make venv          the environment, with $(BIN)/consent-ledger"
 	@echo "make lock          pin what pyproject.toml asks for (UPGRADE=1: the newest of it)"
 	@echo "make clean         stop what runs of this checkout and remove all that was made"
@@ -90,6 +91,9 @@ test-browser: venv
 
 benchmark: venv
 	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+openapi: venv
+	@exec $(BIN)/python -m infra.local.openapi
 
 # The Compose specification's schema, from a wheel of which nothing else is used (infra/compose/validate.py).
 COMPOSE_SCHEMA := .tools/compose/check_jsonschema/builtin_schemas/vendor/compose-spec.json

@@ -20,11 +20,28 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import TypedDict
 
 from shared import logs
 from shared.access import Access, declarations, needs, open_to_everyone
 from shared.errors import Corrupt, Refused, Unavailable
 from shared.metrics import Metrics
+from shared.openapi import TEXT, Answer, document, door
+from shared.openapi import json as answers_json
+
+
+class Live(TypedDict):
+    """The process answers."""
+
+    live: Literal[True]
+
+
+class IsReady(TypedDict):
+    """Every part a service needs: true, or false, or why not."""
+
+    ready: bool
+    checks: dict[str, bool | str]
+
 
 Language = Literal["de", "en"]
 Ready = Callable[[], Awaitable[Mapping[str, bool | str]]]
@@ -77,10 +94,19 @@ def create_app(
     app.state.corrupt = None
     app.state.error_page = error_page
 
+    @door(answers={200: answers_json("The process answers.", Live)})
     async def live() -> Response:
+        """Does the process answer?"""
         return JSONResponse({"live": True})
 
+    @door(
+        answers={
+            200: answers_json("Every part is fine.", IsReady),
+            503: answers_json("A part is not; it says which.", IsReady),
+        }
+    )
     async def is_ready() -> Response:
+        """Can the service do its work?"""
         try:
             parts = dict(await ready())
         except Unavailable as error:
@@ -90,10 +116,14 @@ def create_app(
         fine = all(part is True for part in parts.values())
         return JSONResponse({"ready": fine, "checks": parts}, 200 if fine else 503)
 
+    @door(answers={200: Answer("Every metric of this service.", {TEXT: str})})
     async def show_metrics() -> Response:
+        """Metrics, as Prometheus reads them."""
         return Response(metrics.render(), media_type=metrics.content_type)
 
+    @door(answers={200: answers_json("An OpenAPI 3.1 document.", dict[str, Any])})
     async def openapi() -> Response:
+        """This document."""
         return JSONResponse(app.openapi())
 
     for path, endpoint, who in (
@@ -102,9 +132,7 @@ def create_app(
         ("metrics", show_metrics, needs(f"{name}.metrics")),
         ("openapi.json", openapi, needs(f"{name}.openapi")),
     ):
-        app.add_api_route(
-            f"{prefix}/{path}", endpoint, methods=["GET"], dependencies=[Depends(who)], include_in_schema=False
-        )
+        app.add_api_route(f"{prefix}/{path}", endpoint, methods=["GET"], dependencies=[Depends(who)])
 
     for kind in (Refused, Unavailable, Corrupt, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _answer_to)
@@ -117,6 +145,11 @@ class _Service(FastAPI):
     """The edge stands outside everything of FastAPI's: its body limit would else answer without our headers."""
 
     edge: "_Edge"
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = document(self)
+        return self.openapi_schema
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.edge(super().__call__, scope, receive, send)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from typing_extensions import TypedDict
 
 from services.ledger import store
 from services.ledger.log.tiles import entry_bundle, parse_tile_path
@@ -21,7 +22,9 @@ from shared.access import needs, open_to_everyone
 from shared.clock import Clock, rfc3339
 from shared.database import Database, Signal
 from shared.errors import Refused
+from shared.events.types import Decimal, Hash, Time
 from shared.identifiers import SOURCE_PATTERN
+from shared.openapi import OCTETS, TEXT, Answer, door, json
 
 RECORDS_AT_ONCE: Final = 1000
 SEQUENCES_AT_ONCE: Final = 10_000
@@ -33,9 +36,94 @@ SEES_EVERY_SOURCE: Final = frozenset({"operator", "demo"})
 
 _FOR_EVER: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
 _A_MOMENT: Final = {"Cache-Control": "public, max-age=1"}
+NO_LOG: Final = {404: "There is no log of this shard."}
 _NEVER: Final = {"Cache-Control": "no-store"}
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z", re.ASCII)
 _SOURCE: Final = re.compile(SOURCE_PATTERN + r"\Z", re.ASCII)
+
+Records = TypedDict("Records", {"shard": int, "from": Decimal, "size": Decimal, "records": list[str]})
+Records.__doc__ = "Values of consent.recorded in index order, each in base64; `size` is how far the log is sealed."
+
+
+class SealedShard(TypedDict):
+    """Every sequence of the source up to this one is sealed."""
+
+    shard: int
+    sealed: Decimal
+
+
+class RejectedSequence(TypedDict):
+    """A sequence that arrived and was not recorded."""
+
+    shard: int
+    sequence: Decimal
+    id: str | None
+    reason: str
+
+
+class OvertakenSequence(TypedDict):
+    """A sequence that was recorded without effect: a later word stood already."""
+
+    shard: int
+    sequence: Decimal
+    id: str
+    index: Decimal
+
+
+class SealedAnswer(TypedDict):
+    """How far a source is sealed, and every exception up to there."""
+
+    shards: list[SealedShard]
+    rejected: list[RejectedSequence]
+    overtaken: list[OvertakenSequence]
+
+
+class StoredAttachment(TypedDict):
+    """What was stored."""
+
+    hash: Hash
+    size: int
+
+
+class RejectedMessage(TypedDict):
+    """A message that could not be recorded, without its bytes."""
+
+    number: int
+    shard: int
+    stated_offset: Decimal | None
+    source: str | None
+    sequence: Decimal | None
+    statement_id: str | None
+    reason: str
+    statement_hash: Hash
+    statement_size: int
+    times: int
+    first_at: Time
+    last_at: Time
+
+
+class RejectedAnswer(TypedDict):
+    """The newest thousand that nobody has dealt with."""
+
+    rejected: list[RejectedMessage]
+
+
+class Incident(TypedDict):
+    """Something a person should look at."""
+
+    number: int
+    shard: int
+    kind: str
+    about: str
+    detail: str
+    opened_at: Time
+
+
+class IncidentsAnswer(TypedDict):
+    """Every open incident, oldest first."""
+
+    incidents: list[Incident]
+
 
 U63 = Annotated[int, Query(ge=0, le=2**63 - 1)]
 
@@ -91,22 +179,34 @@ def _checkpoint_routes(router: APIRouter, parts: Parts) -> None:
     prefix = "/ledger/log/{shard:int}"
 
     @router.get(f"{prefix}/checkpoint", dependencies=[Depends(open_to_everyone)])
+    @door(answers={200: Answer("A C2SP signed note with its fresh line.", {TEXT: str})}, refuses=NO_LOG)
     async def checkpoint(shard: int) -> Response:
+        """The log's newest checkpoint."""
         served = await store.served_checkpoint(parts.db, (await parts.log(shard)).shard)
         if served is None:
             raise Refused("no-such-log", "There is no log of this shard.", status=404)
         return PlainTextResponse(served[1], headers=_A_MOMENT)
 
     @router.get(f"{prefix}/vkey", dependencies=[Depends(open_to_everyone)])
+    @door(answers={200: Answer("A C2SP verifier key, one line.", {TEXT: str})}, refuses=NO_LOG)
     async def vkey(shard: int) -> Response:
+        """The key that signs the log's checkpoints."""
         return PlainTextResponse((await parts.log(shard)).vkey + "\n", headers=_NEVER)
 
     @router.get(f"{prefix}/fresh-vkey", dependencies=[Depends(open_to_everyone)])
+    @door(answers={200: Answer("A C2SP verifier key, one line.", {TEXT: str})}, refuses=NO_LOG)
     async def fresh_vkey(shard: int) -> Response:
+        """The key that says how fresh a checkpoint is."""
         return PlainTextResponse((await parts.log(shard)).fresh_vkey + "\n", headers=_NEVER)
 
     @router.get(f"{prefix}/tile/{{path:path}}", dependencies=[Depends(open_to_everyone)])
+    @door(
+        answers={200: Answer("A tile of hashes, or a bundle of entries.", {OCTETS: bytes})},
+        refuses={404: "There is no log of this shard, or its newest checkpoint does not cover this."},
+    )
     async def tile(shard: int, path: str) -> Response:
+        """A resource of C2SP tlog-tiles
+        `path` is `<L>/<N>[.p/<W>]` or `entries/<N>[.p/<W>]`; its slashes are not escaped."""
         log = await parts.log(shard)
         try:
             level, n, width = parse_tile_path(f"tile/{path}")
@@ -127,11 +227,13 @@ def _checkpoint_routes(router: APIRouter, parts: Parts) -> None:
 
 def _record_routes(router: APIRouter, parts: Parts) -> None:
     @router.get("/ledger/records", dependencies=[Depends(needs("ledger.records"))])
+    @door(answers={200: json("What is sealed of the range, at most 1000.", Records)}, refuses=NO_LOG)
     async def records(
         shard: Annotated[int, Query(ge=0)],
         start: Annotated[int, Query(alias="from", ge=0, le=2**63 - 1)],
         limit: Annotated[int, Query(ge=1)] = RECORDS_AT_ONCE,
     ) -> Response:
+        """What is recorded, for followers."""
         log = await parts.log(shard)
         size = await store.sealed_size(parts.db, shard)
         end = min(size, start + min(limit, RECORDS_AT_ONCE))
@@ -146,6 +248,10 @@ def _record_routes(router: APIRouter, parts: Parts) -> None:
         )
 
     @router.get("/ledger/sources/{source}/sealed")
+    @door(
+        answers={200: json("How far it is.", SealedAnswer)},
+        refuses={403: "The credential is not this source's.", 404: "There is no such source, or no log of this shard."},
+    )
     async def sealed(
         source: str,
         caller: Annotated[str, Depends(needs("ledger.sealed"))],
@@ -153,6 +259,8 @@ def _record_routes(router: APIRouter, parts: Parts) -> None:
         above: U63 = 0,
         wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT)] = 0,
     ) -> Response:
+        """How far a source's statements are sealed, and what was rejected or overtaken
+        With `wait`, answers as soon as more than `above` is sealed."""
         if not _SOURCE.match(source):
             raise Refused("no-such-source", "This is no source's name.", status=404)
         if caller != source and caller not in SEES_EVERY_SOURCE:
@@ -196,7 +304,13 @@ def _attachment_routes(router: APIRouter, parts: Parts) -> None:
     allowed = [Depends(needs("ledger.attachments"))]
 
     @router.put("/ledger/attachments/{digest}", dependencies=allowed, max_body_size=MAX_ATTACHMENT)
-    async def put(digest: str, request: Request) -> Response:
+    @door(
+        takes={OCTETS: bytes},
+        answers={200: json("It is stored, now or before.", StoredAttachment)},
+        refuses={422: "The content does not have this SHA-256."},
+    )
+    async def put_attachment(digest: str, request: Request) -> Response:
+        """Store a ciphertext under its SHA-256, 64 lower-case hex digits. Idempotent."""
         if not _HASH.match(digest):
             raise Refused("not-a-hash", "The address ends in the SHA-256 of the content, 64 lower-case hex digits.")
         content = await request.body()
@@ -207,7 +321,12 @@ def _attachment_routes(router: APIRouter, parts: Parts) -> None:
         return JSONResponse({"hash": digest, "size": len(content)}, 200)
 
     @router.get("/ledger/attachments/{digest}", dependencies=allowed)
-    async def get(digest: str) -> Response:
+    @door(
+        answers={200: Answer("The ciphertext.", {OCTETS: bytes})},
+        refuses={404: "There is no attachment with this hash."},
+    )
+    async def get_attachment(digest: str) -> Response:
+        """The ciphertext with this SHA-256."""
         content = await store.attachment(parts.db, bytes.fromhex(digest)) if _HASH.match(digest) else None
         if content is None:
             raise Refused("no-such-attachment", "There is no attachment with this hash.", status=404)
@@ -218,12 +337,16 @@ def _operator_routes(router: APIRouter, parts: Parts) -> None:
     allowed = [Depends(needs("ledger.rejected"))]
 
     @router.get("/ledger/rejected", dependencies=allowed)
+    @door(answers={200: json("Messages, newest first.", RejectedAnswer)})
     async def rejected() -> Response:
+        """What could not be recorded and nobody has dealt with."""
         rows = await store.unhandled_rejects(parts.db, REJECTS_SHOWN)
         return JSONResponse({"rejected": [reject_facts(dict(row)) for row in rows]}, headers=_NEVER)
 
     @router.get("/ledger/incidents", dependencies=allowed)
+    @door(answers={200: json("Incidents.", IncidentsAnswer)})
     async def incidents() -> Response:
+        """What a person should look at."""
         found = [incident_facts(dict(row)) for row in await store.incidents(parts.db)]
         return JSONResponse({"incidents": found}, headers=_NEVER)
 

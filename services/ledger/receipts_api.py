@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
+from typing_extensions import TypedDict
 
 from services.ledger import receipt as receipts
 from services.ledger import record as records
@@ -25,7 +26,8 @@ from shared.access import needs, open_by_capability
 from shared.clock import from_millis, parse_rfc3339
 from shared.database import Database
 from shared.errors import Corrupt, Refused
-from shared.events.types import UUID7_PATTERN
+from shared.events.types import UUID7_PATTERN, Decimal, Hash, Subject
+from shared.openapi import HTML, JSON, TEXT, Answer, door, json
 from shared.pages import Pages, Texts
 from shared.register import Register, RegisterInvalid
 from shared.register.notice import Notice, parse_notice
@@ -45,6 +47,31 @@ _HEADERS: Final = {
 }
 
 Format = Literal["json", "record", "tlog-proof"]
+
+
+class ProvenStatement(TypedDict):
+    """One recorded statement with all that ties it to the log; bytes in base64url, as docs/formats.md has them."""
+
+    index: Decimal
+    matter: str
+    overtaken: bool
+    leaf: str
+    statement: str
+    pin: Hash
+    opening: Hash
+    hashes: list[str]
+
+
+class HistoryAnswer(TypedDict):
+    """Statements in the order of the log, each proven under this checkpoint."""
+
+    origin: str
+    shard: int
+    subject: Subject
+    checkpoint: str
+    vkey: str
+    fresh_vkey: str
+    entries: list[ProvenStatement]
 
 
 def no_receipt() -> Refused:
@@ -287,19 +314,33 @@ def router(db: Database, keks: Mapping[int, bytes], registers: Registers, pages:
     routes = APIRouter(prefix="/ledger")
 
     @routes.get("/receipts/{statement}", dependencies=[Depends(open_by_capability)])
+    @door(
+        answers={
+            200: Answer(
+                "The receipt in the form that was asked for (docs/formats.md).",
+                {JSON: dict[str, Any], "application/ld+json": dict[str, Any], TEXT: str, HTML: str},
+            )
+        },
+        refuses={404: "This link opens no receipt."},
+    )
     async def receipt(
         request: Request,
         statement: str,
         key: str = "",
         wanted: Annotated[Format | None, Query(alias="format")] = None,
     ) -> Response:
-        """A receipt: a page for a browser, JSON for everybody else, files by `format`."""
+        """A receipt
+        A page for a browser, JSON for everybody else, files by `format`."""
         try:
             return await opened.answer(request, statement, key, wanted)
         except records.NoRecord:
             raise Corrupt("register", "a receipt names another activity than its register") from None
 
     @routes.get("/subjects/{subject}/history", dependencies=[Depends(needs("ledger.history"))])
+    @door(
+        answers={200: json("The history.", HistoryAnswer)},
+        refuses={404: "Nothing is recorded of this subject, or it is erased."},
+    )
     async def history(
         subject: str,
         purpose: Annotated[str, Query(max_length=63)] = "",
@@ -312,6 +353,10 @@ def router(db: Database, keks: Mapping[int, bytes], registers: Registers, pages:
         return JSONResponse(receipts.history_json(found), headers={"Cache-Control": "no-store"})
 
     @routes.get("/register/{version}", dependencies=[Depends(needs("ledger.history"))])
+    @door(
+        answers={200: json("The snapshot, byte for byte as it was hashed.", dict[str, Any])},
+        refuses={404: "The ledger never ran with this version."},
+    )
     async def register(version: str) -> Response:
         """The register snapshot with this SHA-256, which statements name as their register_version."""
         return Response((await registers.get(version)).raw, media_type="application/json")

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field, StringConstraints
+from typing_extensions import TypedDict
 
 from services.marketing import handlers, store
 from services.marketing.domain import Horizon, Rule
@@ -15,9 +16,10 @@ from shared.access import needs
 from shared.clock import Clock, rfc3339
 from shared.database import Database
 from shared.errors import Refused
-from shared.events.types import NAME_PATTERN, UUID7_PATTERN, MessageId, Name, Strict, Subject
+from shared.events.types import NAME_PATTERN, UUID7_PATTERN, Decimal, MessageId, Name, Strict, Subject, Time, Uuid7
 from shared.identifiers import Random, shard_of
 from shared.metrics import Metrics
+from shared.openapi import HTML, JSON, Answer, door, json
 from shared.pages import Pages
 from shared.register import NotInRegister, Register
 from shared.web import json_body, language, wants_html
@@ -52,6 +54,81 @@ class CampaignRequest(Strict):
     texts: Annotated[dict[str, Text], Field(min_length=1)]
 
 
+class PermitAnswer(TypedDict):
+    """A permit for one mail, usable once within five seconds; or the reason why there is none."""
+
+    permit: Uuid7 | None
+    decision: Literal["granted", "refused"]
+    reason: str
+    shard: int
+    size: Decimal
+    all_before: Time | None
+    issued_at: Time
+
+
+class EffectAnswer(TypedDict):
+    """Where the withdrawal stands in the log, since when it is in force here, and mails that were on their way."""
+
+    index: Decimal
+    applied_at: Time
+    in_transmission: list[str]
+
+
+class NoEffectYet(TypedDict):
+    """Nothing yet."""
+
+
+class BegunCampaign(TypedDict):
+    """How many people are asked for, one permit each."""
+
+    campaign: Name
+    recipients: int
+
+
+class CampaignAnswer(TypedDict):
+    """Deliveries by state; reasons by state and reason."""
+
+    campaign: Name
+    state: Literal["sending", "done"]
+    recipients: int
+    deliveries: dict[str, int]
+    reasons: dict[str, dict[str, int]]
+
+
+class PurposeCount(TypedDict):
+    """People who are in."""
+
+    purpose: str
+    channel: str
+    people: int
+
+
+class HourCount(TypedDict):
+    """Statements of one type in one hour."""
+
+    hour: Time
+    type: str
+    number: int
+
+
+class ShardFreshness(TypedDict):
+    """How far the count is behind the sealed log."""
+
+    shard: int
+    counted: Decimal
+    sealed: Decimal | None
+    behind: Decimal | None
+    complete_seconds_ago: float
+
+
+class AudienceAnswer(TypedDict):
+    """What Faust has counted."""
+
+    purposes: list[PurposeCount]
+    hours: list[HourCount]
+    shards: list[ShardFreshness]
+
+
 def router(  # noqa: C901 - one function a route
     db: Database,
     horizon: Callable[[int], Horizon | None],
@@ -73,7 +150,16 @@ def router(  # noqa: C901 - one function a route
             raise Refused("unknown-purpose", "The register has no such purpose on this channel.", status=422) from None
 
     @routes.post("/permits", dependencies=[Depends(needs("marketing.permits"))])
+    @door(
+        takes={JSON: PermitRequest},
+        answers={200: json("The decision.", PermitAnswer)},
+        refuses={
+            409: "This message id and attempt were asked for another subject or purpose.",
+            422: "The register has no such purpose on this channel.",
+        },
+    )
     async def permit(request: Request) -> Response:
+        """May this one mail be sent now? Asked again, it answers the same."""
         body = await json_body(request, PermitRequest)
         answer = await handlers.ask_permit(
             db,
@@ -97,11 +183,18 @@ def router(  # noqa: C901 - one function a route
         )
 
     @routes.get("/effects/{statement}", dependencies=[Depends(needs("marketing.effects"))])
+    @door(
+        answers={
+            200: json("It has.", EffectAnswer),
+            202: json("Not yet.", NoEffectYet),
+        }
+    )
     async def effect(
         statement: Annotated[str, Path(pattern=UUID7_PATTERN)],
         wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_SECONDS)] = 0,
     ) -> Response:
-        """Has this withdrawal taken effect here? 200 once no unused permit of its matter is live, else 202."""
+        """Has this withdrawal taken effect here?
+        200 once no unused permit of its matter is live, else 202, after `wait` seconds."""
         loop = asyncio.get_running_loop()
         until = loop.time() + wait
         while True:
@@ -121,7 +214,16 @@ def router(  # noqa: C901 - one function a route
             await applied.wait(left, since=seen)
 
     @routes.post("/campaigns", dependencies=[Depends(needs("marketing.campaigns"))])
+    @door(
+        takes={JSON: CampaignRequest},
+        answers={202: json("It is being sent; asked again, it answers the same.", BegunCampaign)},
+        refuses={
+            409: "A campaign of this name exists with another purpose or text.",
+            422: "The register has no such purpose on this channel, or no such language.",
+        },
+    )
     async def begin(request: Request) -> Response:
+        """Send this issue to everybody whose consent holds when each mail is sent."""
         body = await json_body(request, CampaignRequest)
         rule(body.purpose, body.channel)
         if not body.texts.keys() <= set(register.languages):
@@ -133,7 +235,9 @@ def router(  # noqa: C901 - one function a route
         return JSONResponse({"campaign": body.campaign, "recipients": recipients}, 202)
 
     @routes.get("/campaigns/{name}", dependencies=[Depends(needs("marketing.campaigns"))])
+    @door(answers={200: json("How far it is.", CampaignAnswer)}, refuses={404: "There is no campaign of this name."})
     async def campaign(name: Annotated[str, Path(pattern=NAME_PATTERN)]) -> Response:
+        """How far a campaign is."""
         found = await store.deliveries(db, name)
         if found is None:
             raise Refused("unknown-campaign", "There is no campaign of this name.", status=404)
@@ -154,6 +258,9 @@ def router(  # noqa: C901 - one function a route
         )
 
     @routes.get("/audience", dependencies=[Depends(needs("marketing.audience"))])
+    @door(
+        answers={200: Answer("The figures: a page for a browser, JSON otherwise.", {JSON: AudienceAnswer, HTML: str})}
+    )
     async def audience(request: Request) -> Response:
         """Who is in, per purpose, as Faust counts it, with how far behind the sealed log that count is."""
         now = clock()

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import JSONResponse, Response
 
 from shared.access import open_to_everyone
+from shared.openapi import door, json
 
 _CACHED: Final = {"Cache-Control": "public, max-age=300"}
 
@@ -36,6 +37,7 @@ def router(domain: str, keys: Mapping[str, bytes]) -> APIRouter:
     served = key_set(domain, keys)
 
     @routes.get("/dkim-keys", dependencies=[Depends(open_to_everyone)])
+    @door(answers={200: json("Each key with its domain and selector.", dict[str, list[dict[str, str]]])})
     async def dkim_keys() -> Response:
         """Public DKIM keys, as their DNS records have them."""
         return JSONResponse(served, headers=_CACHED)

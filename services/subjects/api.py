@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field, JsonValue, StringConstraints
+from typing_extensions import TypedDict
 
 from services.subjects import domain, handlers
 from services.subjects.handlers import Ciphertext, Parts, Plaintext, Suppressed
@@ -15,6 +16,7 @@ from shared.contact_points import parse_email
 from shared.errors import Refused
 from shared.events.types import Hash, Name, Strict, Subject, Uuid7
 from shared.metrics import Metrics
+from shared.openapi import JSON, door, json
 from shared.web import json_body
 
 # A statement has 32 KiB and base64url makes three bytes four; a mail that waits is larger; an attachment's
@@ -92,6 +94,56 @@ class DiscloseRequest(Strict):
     items: Annotated[list[ItemToDisclose], Field(min_length=1, max_length=1000)]
 
 
+class SealedItem(TypedDict):
+    """One compartment: base64url of nonce 12 || ciphertext || tag 16, and the hash that commits to its key."""
+
+    statement: Uuid7
+    compartment: Compartment
+    ciphertext: Encoded
+    key_hash: Hash
+
+
+class SealAnswer(TypedDict):
+    """The pseudonym, and what was sealed, in the order in which it was asked."""
+
+    subject: Subject
+    items: list[SealedItem]
+
+
+class Contact(TypedDict):
+    """Where to write to, as it was typed."""
+
+    kind: Literal["email"]
+    typed: str
+
+
+class OpenedItem(TypedDict):
+    """The fields of one brief."""
+
+    fields: dict[str, JsonValue]
+
+
+class OpenAnswer(TypedDict):
+    """Where to write to, and the briefs in the order in which they were sent."""
+
+    contact: Contact
+    items: list[OpenedItem]
+
+
+class DisclosedKey(TypedDict):
+    """The key of one compartment of one statement, base64url."""
+
+    statement: Uuid7
+    compartment: Disclosable
+    key: Encoded
+
+
+class DiscloseAnswer(TypedDict):
+    """The keys, in the order in which they were asked."""
+
+    keys: list[DisclosedKey]
+
+
 def encode(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).decode("ascii").rstrip("=")
 
@@ -128,6 +180,15 @@ def router(parts: Parts, metrics: Metrics) -> APIRouter:
     disclosed_keys = metrics.counter("disclosed", "Compartment keys disclosed", ("scope",))
 
     @routes.post("/seal", dependencies=[Depends(needs("subjects.seal"))], max_body_size=_SEAL_BODY)
+    @door(
+        takes={JSON: SealRequest},
+        answers={200: json("Sealed, or sealed before and answered again.", SealAnswer)},
+        refuses={
+            404: "There is no such subject.",
+            409: "This compartment of this statement was sealed before, with other content.",
+            410: "This subject is erased.",
+        },
+    )
     async def seal(request: Request) -> Response:
         """The pseudonym of a contact point, and a ciphertext with its key's hash per item. Idempotent."""
         body = await json_body(request, SealRequest)
@@ -154,6 +215,16 @@ def router(parts: Parts, metrics: Metrics) -> APIRouter:
         )
 
     @routes.post("/open", dependencies=[Depends(needs("subjects.open"))], max_body_size=_OPEN_BODY)
+    @door(
+        takes={JSON: OpenRequest},
+        answers={200: json("Opened.", OpenAnswer)},
+        refuses={
+            403: "The credential has no grant for this, or the contact point must not be used for this purpose.",
+            404: "There is no such subject.",
+            410: "This subject is erased.",
+            422: "A ciphertext was not sealed for this subject and statement.",
+        },
+    )
     async def open_(request: Request) -> Response:
         """Where to write to for a purpose, and the fields of briefs that wait to be sent there."""
         body = await json_body(request, OpenRequest)
@@ -175,6 +246,11 @@ def router(parts: Parts, metrics: Metrics) -> APIRouter:
         )
 
     @routes.post("/disclose", max_body_size=_DISCLOSE_BODY)
+    @door(
+        takes={JSON: DiscloseRequest},
+        answers={200: json("The keys.", DiscloseAnswer)},
+        refuses={404: "There is no such subject or compartment.", 410: "This subject is erased."},
+    )
     async def disclose(request: Request, caller: Annotated[str, Depends(needs("subjects.disclose"))]) -> Response:
         """The keys of single compartments, for evidence. Each disclosure is kept."""
         body = await json_body(request, DiscloseRequest)

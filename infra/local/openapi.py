@@ -1,0 +1,35 @@
+"""Writes docs/openapi: each service's own document, asked from a running installation."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import Final
+
+from infra.local.installation import READY, Installation
+from infra.local.state import LOCAL, free_slot
+
+DOCUMENTS: Final = Path(__file__).parents[2] / "docs/openapi"
+
+
+def as_file(document: object) -> str:
+    """A document as it is committed."""
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    with free_slot(LOCAL / "openapi", "writing docs/openapi") as state:
+        state.empty()
+        with Installation(state.folder) as installation:
+            for service in READY:
+                request = urllib.request.Request(  # noqa: S310 - our own http address
+                    f"{installation.base_url}/{service}/openapi.json",
+                    headers={"Authorization": f"Bearer {installation.secrets.credential('operator')}"},
+                )
+                with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+                    (DOCUMENTS / f"{service}.json").write_text(as_file(json.load(answer)), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
