@@ -10,7 +10,7 @@ from typing import Any, Final
 import asyncpg
 
 from benchmarks.processor import Watch
-from infra.local.installation import DATABASE, Installation
+from infra.local.installation import Installation
 from infra.local.state import LOCAL, State
 
 DURABLE: Final = ("fsync", "synchronous_commit", "full_page_writes")
@@ -48,7 +48,7 @@ class NotDurable(RuntimeError):
 
 async def connect(made: Installation, **session: str) -> asyncpg.Connection[Any]:
     """The superuser's eyes; what is measured never passes through here."""
-    return await asyncpg.connect(made.postgres.dsn(database=DATABASE), server_settings=session)
+    return await asyncpg.connect(made.postgres.dsn(database=made.database), server_settings=session)
 
 
 async def version(made: Installation) -> str:

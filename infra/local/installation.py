@@ -67,6 +67,7 @@ class Installation:
         port: int = 0,
         kafka: Kafka | None = None,
         postgres: Postgres | None = None,
+        database: str = DATABASE,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
@@ -75,6 +76,8 @@ class Installation:
         self._own_parts = kafka is None and postgres is None
         self.kafka = kafka or Kafka(folder)
         self.postgres = postgres or Postgres(folder)
+        self.database = database
+        """Its name; two installations on one server must differ in it, or each does the other's work."""
         self._extra = dict(settings or {})
         self.processes: dict[str, Process] = {}
         self._smtp_port = free_port()
@@ -104,8 +107,8 @@ class Installation:
     def environment(self) -> dict[str, str]:
         """The settings of this installation as environment variables."""
         values = {
-            "database": self.postgres.dsn("{role}", DATABASE),
-            "superuser_dsn": self.postgres.dsn(database=DATABASE),
+            "database": self.postgres.dsn("{role}", self.database),
+            "superuser_dsn": self.postgres.dsn(database=self.database),
             "kafka": self.kafka.bootstrap,
             "base_url": self.base_url,
             "log_host": f"localhost/{self._identity()}",
@@ -150,7 +153,7 @@ class Installation:
         create_secrets(settings.secrets_dir, os.urandom, register.load().sources, grants(), settings.shards)
 
         async def prepare() -> None:
-            await _create_database(self.postgres.dsn())
+            await _create_database(self.postgres.dsn(), self.database)
             # A broker takes connections a moment before it can make topics.
             topics = functools.partial(ensure_topics, settings.kafka, settings.topic_prefix, settings.shards)
             async with asyncio.timeout(30):
@@ -209,16 +212,19 @@ class Installation:
 
     def _wait(self, url: str, process: str, seconds: float = 60) -> None:
         until = time.monotonic() + seconds
+        said = ""
         while True:
             try:
                 with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own http address
                     return
-            except (urllib.error.URLError, OSError):
+            except (urllib.error.URLError, OSError) as error:
+                if isinstance(error, urllib.error.HTTPError):
+                    said = f", it says {error.read().decode(errors='replace')}"
                 log = self.logs / f"{process}.log"
                 if not self.processes[process].running:
                     raise NotStarted(process, f"it ended with {self.processes[process].status}", log) from None
                 if time.monotonic() > until:
-                    raise NotStarted(process, f"not ready after {seconds:.0f} s", log) from None
+                    raise NotStarted(process, f"not ready after {seconds:.0f} s{said}", log) from None
                 time.sleep(0.05)
 
     def stop(self) -> None:
@@ -258,12 +264,12 @@ def _timed(say: Callable[[str, float], None], what: str, step: Callable[[], None
     say(what, time.monotonic() - began)
 
 
-async def _create_database(superuser_dsn: str) -> None:
+async def _create_database(superuser_dsn: str, name: str) -> None:
     import asyncpg  # noqa: PLC0415
 
     connection = await asyncpg.connect(superuser_dsn)
     try:
-        if not await connection.fetchval("select true from pg_database where datname = $1", DATABASE):
-            await connection.execute(f"create database {DATABASE}")
+        if not await connection.fetchval("select true from pg_database where datname = $1", name):
+            await connection.execute(f"create database {name}")
     finally:
         await connection.close()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from infra.local.installation import DATABASE, CommandFailed, Installation
+from infra.local.installation import CommandFailed, Installation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +75,9 @@ def scratch_copy(installation: Installation) -> Iterator[Copy]:
     subprocess.run([*psql, f"create database {name}"], check=True)
     try:
         dump = subprocess.run(
-            [postgres.binary("pg_dump"), "-Fc", "-d", postgres.dsn(database=DATABASE)], check=True, capture_output=True
+            [postgres.binary("pg_dump"), "-Fc", "-d", postgres.dsn(database=installation.database)],
+            check=True,
+            capture_output=True,
         )
         subprocess.run(
             [postgres.binary("pg_restore"), "-d", postgres.dsn(database=name)], input=dump.stdout, check=True

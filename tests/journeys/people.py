@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from infra.local.browser import Browser, Page
-from infra.local.installation import DATABASE, Installation
+from infra.local.installation import Installation
 from infra.local.story import until
 
 if TYPE_CHECKING:
@@ -155,8 +155,8 @@ class World:
 
     def sql(self, statement: str) -> str:
         """One statement as PostgreSQL's superuser, to look or to move a deadline; what it answers, unadorned."""
-        postgres = self.installation.postgres
-        psql = [str(postgres.binary("psql")), "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", postgres.dsn(database=DATABASE)]
+        postgres, database = self.installation.postgres, self.installation.database
+        psql = [str(postgres.binary("psql")), "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", postgres.dsn(database=database)]
         done = subprocess.run([*psql, "-c", statement], check=True, capture_output=True, text=True)
         return done.stdout.strip()
 

@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 from typing import TYPE_CHECKING, Final
 
-from infra.local.installation import DATABASE, Installation
+from infra.local.installation import Installation
 from infra.local.state import LOCAL, free_slot
 
 if TYPE_CHECKING:
@@ -25,11 +25,14 @@ def running_installation(
     """Every service as its own process, from an empty state folder and an empty database."""
     with free_slot(LOCAL / "tests" / what, f"the {what} tests") as state:
         state.empty()
-        clear = f"drop database if exists {DATABASE} with (force)"
+        # Of its own name: another installation of this session is still up on the same server.
+        database = f"consent_{what}"
+        clear = f"drop database if exists {database} with (force)"
         psql = [str(postgres.binary("psql")), "-Xq", "-d", postgres.dsn(), "-c", clear]
         subprocess.run(psql, check=True, capture_output=True)
         prefix = f"{what}-{state.folder.name}-{id(state)}."
         chosen = {"topic_prefix": prefix, "campaign_rate": MAILS_PER_SECOND, **(settings or {})}
-        with Installation(state.folder, kafka=kafka, postgres=postgres, settings=chosen) as installation:  # type: ignore[arg-type]
+        parts = {"kafka": kafka, "postgres": postgres}
+        with Installation(state.folder, **parts, database=database, settings=chosen) as installation:  # type: ignore[arg-type]
             yield installation
         subprocess.run(psql, check=True, capture_output=True)
