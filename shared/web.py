@@ -3,6 +3,7 @@
 Answers never quote what was sent. Log lines hold the route's template, never the path, the query or the body.
 """
 
+import asyncio
 import html
 import json
 import re
@@ -54,6 +55,7 @@ LONGEST_PATH: Final = 2048 + 256
 """A way out (shared/way_out.py) and what stands around it."""
 _LEAST_ERROR: Final = 400
 _SERVER_ERROR: Final = 500
+_CHECKED_WITHIN_SECONDS: Final = 2.0
 
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -99,6 +101,8 @@ def create_app(
         """Does the process answer?"""
         return JSONResponse({"live": True})
 
+    readiness = _Readiness(app, ready, metrics)
+
     @door(
         answers={
             200: answers_json("Every part is fine.", IsReady),
@@ -107,19 +111,14 @@ def create_app(
     )
     async def is_ready() -> Response:
         """Can the service do its work?"""
-        try:
-            parts = dict(await ready())
-        except Unavailable as error:
-            parts = {error.service: "does not answer"}
-        if app.state.corrupt is not None:
-            parts["integrity"] = "stopped: what is stored contradicts itself"
+        parts = await readiness.checks()
         fine = all(part is True for part in parts.values())
         return JSONResponse({"ready": fine, "checks": parts}, 200 if fine else 503)
 
     @door(answers={200: Answer("Every metric of this service.", {TEXT: str})})
     async def show_metrics() -> Response:
         """Metrics, as Prometheus reads them."""
-        return Response(metrics.render(), media_type=metrics.content_type)
+        return Response(await metrics.scrape(), media_type=metrics.content_type)
 
     @door(answers={200: answers_json("An OpenAPI 3.1 document.", dict[str, Any])})
     async def openapi() -> Response:
@@ -139,6 +138,35 @@ def create_app(
     app.add_middleware(_DenyUndeclared, application=app)
     app.edge = _Edge(app, metrics)
     return app
+
+
+class _Readiness:
+    """Which parts of a service work: for whoever asks, and as a metric."""
+
+    def __init__(self, app: FastAPI, ready: Ready, metrics: Metrics) -> None:
+        self._app = app
+        self._ready = ready
+        self._shown = metrics.gauge("ready", "Whether this part of the service works: 1 or 0", ("check",))
+        metrics.at_scrape(self._measure, self._shown)
+
+    async def checks(self) -> dict[str, bool | str]:
+        """Each part by name: True, or why not."""
+        try:
+            parts = dict(await self._ready())
+        except Unavailable as error:
+            parts = {error.service: "does not answer"}
+        if self._app.state.corrupt is not None:
+            parts["integrity"] = "stopped: what is stored contradicts itself"
+        return parts
+
+    async def _measure(self) -> None:
+        try:
+            async with asyncio.timeout(_CHECKED_WITHIN_SECONDS):
+                parts = {"answers": True, **await self.checks()}
+        except TimeoutError:
+            parts = {"answers": False}
+        for name, part in parts.items():
+            self._shown.labels(name).set(part is True)
 
 
 class _Service(FastAPI):

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from services.ledger import api, receipts_api, store
 from services.ledger.append import Appender, Keys
 from services.ledger.check import admission
+from services.ledger.gauges import Gauges
 from services.ledger.payloads import Payloads
 from services.ledger.publish import Publisher
 from services.ledger.reader.note import CosignatureSigner, Signer
 from services.ledger.seal import Sealer
-from shared import logs
 from shared.access import Access
 from shared.clock import utc_now
 from shared.database import Database
-from shared.errors import Unavailable
 from shared.kafka import Consumer, Producer
 from shared.metrics import Metrics
 from shared.pages import Pages
@@ -29,10 +27,6 @@ from shared.secrets import Secrets
 from shared.settings import Settings
 from shared.topics import RECORDED, STATED
 from shared.web import create_app
-
-_WATCH_SECONDS = 5.0
-
-log = logs.logger("ledger")
 
 
 async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has one
@@ -50,7 +44,8 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     app = create_app("ledger", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
     app.include_router(api.router(parts))
     app.include_router(receipts_api.router(db, parts.keks, registers, pages))
-    return Running(app, {"ledger.troubles": lambda: _watch_troubles(db, metrics)}, ready, db.close)
+    Gauges(db, utc_now, metrics)
+    return Running(app, {}, ready, db.close)
 
 
 async def open_append(settings: Settings) -> Running:
@@ -86,6 +81,7 @@ async def open_seal(settings: Settings) -> Running:
     producer = Producer(settings.kafka)
     metrics = Metrics("ledger_seal")
     sealers: list[Sealer] = []
+    publishers: list[Publisher] = []
     tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
     for shard in range(settings.shards):
         # From the table, not from the settings: an origin is fixed when the log is created.
@@ -102,7 +98,7 @@ async def open_seal(settings: Settings) -> Running:
         )
         sealers.append(sealer)
         tasks[f"ledger.seal.{shard}"] = sealer.run
-        tasks[f"ledger.publish.{shard}"] = Publisher(
+        publisher = Publisher(
             origin,
             publisher_db,
             producer,
@@ -111,7 +107,9 @@ async def open_seal(settings: Settings) -> Running:
             Payloads(shard, origin, secrets.keks()),
             utc_now,
             metrics,
-        ).run
+        )
+        publishers.append(publisher)
+        tasks[f"ledger.publish.{shard}"] = publisher.run
 
     async def close() -> None:
         await producer.stop()
@@ -119,8 +117,9 @@ async def open_seal(settings: Settings) -> Running:
         await db.close()
 
     async def ready() -> dict[str, bool | str]:
-        signing = {f"shard {one.shard}": True if one.is_open else "does not sign" for one in sealers}
-        return await _answers(db) | signing
+        signing = {f"shard {one.shard}": one.trouble or True for one in sealers}
+        publishing = {f"publishing shard {one.shard}": one.trouble or True for one in publishers}
+        return await _answers(db) | signing | publishing
 
     _spare_the_collector()
     app = create_app("ledger-seal", access=Access.load(secrets), metrics=metrics, ready=ready)
@@ -135,18 +134,3 @@ async def _answers(db: Database) -> dict[str, bool | str]:
 def _spare_the_collector() -> None:
     """State maps are millions of objects without a cycle among them: walking them all the time finds nothing."""
     gc.set_threshold(100_000, 50, 100)
-
-
-async def _watch_troubles(
-    db: Database, metrics: Metrics, pause: Callable[[float], Awaitable[None]] = asyncio.sleep
-) -> None:
-    incidents = metrics.gauge("open_incidents", "incidents that wait for a person")
-    rejected = metrics.gauge("unhandled_rejects", "messages that could not be recorded and nobody has dealt with")
-    while True:
-        try:
-            troubles = await store.troubles(db)
-            incidents.set(troubles["incidents"])
-            rejected.set(troubles["rejected"])
-        except Unavailable:
-            log.warning("troubles-unknown")
-        await pause(_WATCH_SECONDS)

@@ -52,6 +52,8 @@ class Publisher:
         self._payloads = payloads
         self._clock = clock
         self._beat_at = 0.0
+        self.trouble: str | None = "starting"
+        """Why nothing is published, for readiness; None while something is."""
         metrics = metrics or Metrics("ledger_publish")
         self._size = metrics.gauge("published_size", "leaves published", ["shard"])
 
@@ -61,11 +63,14 @@ class Publisher:
         while True:
             try:
                 seen = sealed.changed
-                if not await self.step():
+                sent = await self.step()
+                self.trouble = None
+                if not sent:
                     due = self._beat_at + HEARTBEAT_SECONDS - self._clock().timestamp()
                     if due > 0:
                         await sealed.wait(due, since=seen)
             except Unavailable as error:
+                self.trouble = f"{error.service} does not answer"
                 log.warning("waiting", shard=self.shard, service=error.service)
                 await asyncio.sleep(0.5)
 

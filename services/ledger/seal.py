@@ -80,6 +80,7 @@ class Sealer:
         """Size of the newest checkpoint in PostgreSQL; what our files have beyond it is still to be stored."""
         self._fresh_at = 0.0
         self._waiting_for_clock = False
+        self._waiting_for: str | None = None
         metrics = metrics or Metrics("ledger_seal")
         self._size = metrics.gauge("sealed_size", "leaves under the newest checkpoint", ["shard"])
         self._signatures = metrics.counter("signatures_total", "checkpoints signed", ["shard"])
@@ -98,7 +99,9 @@ class Sealer:
                     await self.renew()
                 elif not sealed:
                     await appended.wait(min(due, 1.0), since=seen)
+                self._waiting_for = None
             except Unavailable as error:
+                self._waiting_for = error.service
                 # Nothing to take back: files and replica agree, and `step` begins with what is not stored yet.
                 log.warning("waiting", shard=self.shard, service=error.service)
                 await asyncio.sleep(0.5)
@@ -126,6 +129,15 @@ class Sealer:
     def is_open(self) -> bool:
         """Whether it holds its files and agrees with PostgreSQL."""
         return self._files is not None
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing is signed, for readiness; None while something is."""
+        if not self.is_open:
+            return "does not sign"
+        if self._waiting_for_clock:
+            return "what was appended is ahead of the clock"
+        return None if self._waiting_for is None else f"{self._waiting_for} does not answer"
 
     def close(self) -> None:
         """Give the files free."""

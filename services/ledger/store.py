@@ -374,6 +374,50 @@ async def troubles(db: Queries) -> Row:
     return row
 
 
+async def stages(db: Queries) -> list[Row]:
+    """How far each log is: leaves appended, sealed, published, the oldest unsealed EVENT, ages in seconds."""
+    return await db.fetch(
+        """select l.shard, h.size as appended, c.size as sealed, u.next as published,
+                  (select substring(b.leaves for 89) from leaf_batch b
+                   where b.shard = l.shard and b.first >= c.size order by b.first limit 1) as oldest_unsealed,
+                  extract(epoch from clock_timestamp() - coalesce(f.signed_at, l.created_at))::float8 as fresh_seconds,
+                  extract(epoch from clock_timestamp() - coalesce(k.checked_at, l.created_at))::float8 as check_seconds,
+                  coalesce(k.findings, 0) as findings
+           from log l join head h using (shard) join cursor u using (shard)
+                left join fresh f using (shard) left join log_check k using (shard)
+                cross join lateral (select coalesce(max(size), 0) as size from checkpoint where shard = l.shard) c"""
+    )
+
+
+async def mark_ages(db: Queries) -> list[Row]:
+    """How old the newest mark of each source is: shard, source, seconds."""
+    return await db.fetch(
+        """select shard, source, greatest(extract(epoch from clock_timestamp() - all_before), 0)::float8 as seconds
+           from source_mark"""
+    )
+
+
+async def open_incidents_by_kind(db: Queries) -> list[Row]:
+    """Counts of what waits for a person: kind, number."""
+    return await db.fetch("select kind, count(*) as number from incident where closed_at is null group by kind")
+
+
+async def unhandled_rejects_by_reason(db: Queries) -> list[Row]:
+    """Counts of what waits for a person: reason, number."""
+    return await db.fetch("select reason, count(*) as number from rejected where handled_at is null group by reason")
+
+
+async def put_check(db: Queries, shard: int, findings: int, now: datetime) -> None:
+    """Note how many wrong rows a check of one log has named."""
+    await db.execute(
+        """insert into log_check (shard, findings, checked_at) values ($1, $2, $3)
+           on conflict (shard) do update set findings = excluded.findings, checked_at = excluded.checked_at""",
+        shard,
+        findings,
+        now,
+    )
+
+
 async def handle_reject(db: Queries, number: int, by: str, reason: str) -> bool:
     """Note who has dealt with a reject, and how; False if there is none or somebody has already."""
     done = await db.execute(

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from services.marketing import api, projection
+from services.marketing import api, projection, store
 from services.marketing.domain import Horizon
 from services.marketing.letters import Letters
 from services.marketing.sender import Sender
@@ -91,6 +91,15 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
         heard = all(horizon(shard) is not None for shard in range(settings.shards))
         return {"postgresql": True, "heartbeat": heard or "none yet", **follower.ready(), **relay.ready()}
 
+    audience_age = metrics.gauge(
+        "audience_age_seconds", "Time since the shown audience was complete, by the page's figures", ("shard",)
+    )
+
+    async def measure_audience() -> None:
+        for shard, seconds in await store.audience_ages(db):
+            audience_age.labels(str(shard)).set(seconds)
+
+    metrics.at_scrape(measure_audience, audience_age)
     app = create_app("marketing", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
     app.include_router(api.router(db, horizon, rules, pages, metrics, utc_now, os.urandom))
 

@@ -85,6 +85,14 @@ class Sender:
         self._rate = rate
         self._queued = db.listen("marketing_campaign")
         self._ended = metrics.counter("deliveries", "Campaign mails that came to an end", ("outcome",))
+        self._postponed = metrics.counter("deliveries_postponed", "Attempts that came to nothing yet", ("reason",))
+        self._decided = metrics.counter("permits", "Permits by decision and reason", ("decision", "reason"))
+        self._waiting = metrics.gauge("deliveries_waiting", "Campaign mails that are not at an end", ("state",))
+        metrics.at_scrape(self._measure, self._waiting)
+
+    async def _measure(self) -> None:
+        for state, number in await store.waiting_deliveries(self._db):
+            self._waiting.labels(state).set(number)
 
     async def run(self) -> None:
         """Until cancelled. What PostgreSQL, subjects, the ledger or the mail server do only slows it down."""
@@ -170,6 +178,7 @@ class Sender:
             return
         if not redeemed:
             # Withdrawn meanwhile, or too slow: the next attempt is told which.
+            self._postponed.labels("permit-void").inc()
             await store.wait_again(self._db, delivery.statement, attempt, self._clock(), "permit-void")
             return
         # If we are stopped here for long, another sender takes over and people are told that nothing more comes:
@@ -184,7 +193,7 @@ class Sender:
         await self._end(delivery, attempt, use, outcome, await self._sealed_reply(delivery, reply))
 
     async def _ask(self, delivery: Delivery, attempt: int) -> Permit:
-        return await handlers.ask_permit(
+        permit = await handlers.ask_permit(
             self._db,
             handlers.Ask(
                 delivery.subject, delivery.purpose, delivery.channel, self._letters.message_id(delivery), attempt
@@ -194,6 +203,8 @@ class Sender:
             self._clock(),
             self._random,
         )
+        self._decided.labels(permit.decision, permit.reason).inc()
+        return permit
 
     async def _not_granted(self, delivery: Delivery, attempt: int, reason: str) -> None:
         if domain.passes_by_itself(reason):
@@ -205,6 +216,7 @@ class Sender:
         if attempt >= domain.MOST_ATTEMPTS:
             await self._skip(delivery, attempt, reason)
             return
+        self._postponed.labels(reason).inc()
         not_before = self._clock() + domain.pause_after(attempt)
         await store.wait_again(self._db, delivery.statement, attempt, not_before, reason)
 
@@ -213,6 +225,7 @@ class Sender:
         self._ended.labels("skipped").inc()
 
     async def _take_back(self, delivery: Delivery, attempt: int, use: Use, reason: str) -> None:
+        self._postponed.labels(reason).inc()
         not_before = self._clock() + domain.pause_after(attempt)
         await _until_available(
             lambda: handlers.take_back(self._db, delivery.statement, use, self._clock(), not_before, reason)

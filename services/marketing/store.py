@@ -348,6 +348,17 @@ async def next_delivery_at(db: Queries) -> datetime | None:
     return value if isinstance(value, datetime) else None
 
 
+async def waiting_deliveries(db: Queries) -> list[tuple[str, int]]:
+    """How many mails of campaigns are not at an end, by state."""
+    rows = await db.fetch(
+        """
+        select 'waiting' as state, count(*) as number from delivery where state = 'waiting'
+        union all select 'attempted', count(*) from delivery where state = 'attempted'
+        """
+    )
+    return [(row["state"], row["number"]) for row in rows]
+
+
 async def attempted_deliveries(db: Queries) -> list[tuple[Delivery, Use]]:
     """Deliveries whose mail was, or was about to be, on its way when the sender stopped."""
     rows = await db.fetch(_DELIVERY + "where d.state = 'attempted' order by d.statement")
@@ -467,3 +478,14 @@ async def audience_figures(db: Queries, since: datetime) -> tuple[list[Row], lis
         since,
     )
     return people, hours, await db.fetch("select * from audience_position order by shard")
+
+
+async def audience_ages(db: Queries) -> list[tuple[int, float]]:
+    """For how many seconds each shard's count has not been complete."""
+    rows = await db.fetch(
+        """
+        select shard, greatest(extract(epoch from clock_timestamp() - complete_at), 0)::float8 as seconds
+        from audience_position
+        """
+    )
+    return [(row["shard"], row["seconds"]) for row in rows]

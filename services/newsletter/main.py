@@ -38,9 +38,8 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     producer = Producer(settings.kafka)
     metrics, pages = Metrics("newsletter"), Pages("newsletter", HERE)
     speaker = Speaker.of(register.load())
-    relay = Relay(
-        "newsletter", db, producer, ledger, secrets.own_source_key("newsletter"), settings, utc_now, metrics=metrics
-    )
+    own_key = secrets.own_source_key("newsletter")
+    relay = Relay("newsletter", db, producer, ledger, own_key, settings, metrics=metrics)
     letters = Letters(
         register=speaker.register,
         activity=speaker.activity,
@@ -61,7 +60,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
         random=os.urandom,
         metrics=metrics,
     )
-    sweeper = Sweeper(db, speaker, utc_now, os.urandom)
+    sweeper = Sweeper(db, speaker, utc_now, os.urandom, metrics)
 
     async def ready() -> dict[str, bool | str]:
         await db.fetchval("select 1")

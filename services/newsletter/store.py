@@ -349,8 +349,28 @@ async def next_mail_at(db: Queries) -> datetime | None:
     return value if isinstance(value, datetime) else None
 
 
-async def count_waiting(db: Queries) -> int:
-    return int(await db.fetchval("select count(*) from mail where state in ('held', 'waiting')"))
+async def waiting_mails(db: Queries) -> list[Row]:
+    """What of the queue waits in each state: state, number, seconds since the oldest was queued."""
+    return await db.fetch(
+        """
+        select state, count(m.id) as number,
+            greatest(coalesce(extract(epoch from clock_timestamp() - min(m.created_at)), 0), 0)::float8 as seconds
+        from unnest(array['held', 'waiting']) as s (state)
+            left join mail m using (state) where m.cancelled is not true group by state
+        """
+    )
+
+
+async def sweep_overdue(db: Queries) -> Row | None:
+    """For how many seconds the sweeper has had something to do: expiry, deletion."""
+    return await db.fetchrow(
+        """
+        select greatest(coalesce(extract(epoch from clock_timestamp() -
+            (select min(expires_at) from request where state = 'open')), 0), 0)::float8 as expiry,
+        greatest(coalesce(extract(epoch from clock_timestamp() -
+            (select min(purge_at) from request where state in ('expired', 'voided'))), 0), 0)::float8 as deletion
+        """
+    )
 
 
 async def put_letter(db: Queries, mail: str, letter: Compartment, attachment: Attachment) -> None:

@@ -89,7 +89,10 @@ class Mails:
         self._random = random
         self._queued = db.listen("newsletter_mail")
         self._sealed = db.listen("newsletter_sealed")
-        self._waiting = metrics.gauge("mails_waiting", "Transactional mails that are not sent yet")
+        self._waiting = metrics.gauge("mails_waiting", "Transactional mails that are not sent yet", ("state",))
+        self._oldest = metrics.gauge("mail_oldest_seconds", "Age of the oldest of these mails", ("state",))
+        metrics.at_scrape(self._measure, self._waiting, self._oldest)
+        self._postponed = metrics.counter("mails_postponed", "Attempts at mails that came to nothing yet", ("reason",))
         self._ended = metrics.counter("mails_ended", "Transactional mails that came to an end", ("kind", "outcome"))
 
     async def run(self) -> None:
@@ -122,7 +125,6 @@ class Mails:
         while True:
             now = self._clock()
             due = await store.due_mails(self._db, now, BATCH)
-            self._waiting.set(await store.count_waiting(self._db))
             if not due:
                 next_at = await store.next_mail_at(self._db)
                 until = (next_at - now).total_seconds() if next_at is not None else SAFETY_NET_SECONDS
@@ -136,8 +138,14 @@ class Mails:
                 if end is not None:
                     # One mail that cannot be written must not keep the others, nor end the process again and again.
                     log.error("mail-failed", mail=mail.id, exc_info=end)
+                    self._postponed.labels("failed").inc()
                     uncertain = mail.handed_at is not None
                     await store.postpone(self._db, mail.id, self._clock() + LONGEST_PAUSE, uncertain=uncertain)
+
+    async def _measure(self) -> None:
+        for row in await store.waiting_mails(self._db):
+            self._waiting.labels(row["state"]).set(row["number"])
+            self._oldest.labels(row["state"]).set(row["seconds"])
 
     async def attend(self, mail: Mail) -> None:
         """One attempt at one mail; each way out of here leaves its state in the row. Unavailable only of PostgreSQL."""
@@ -155,11 +163,13 @@ class Mails:
                 await self._end_unwanted(mail, request)
                 return
             log.warning("mail-refused", mail=mail.id, reason=error.code)
+            self._postponed.labels(error.code).inc()
             await store.postpone(self._db, mail.id, now + LONGEST_PAUSE, uncertain=mail.handed_at is not None)
             return
         except Unavailable as error:
             if error.service == "postgresql":
                 raise
+            self._postponed.labels(f"{error.service}-unavailable").inc()
             until = now + timedelta(seconds=error.retry_after)
             await store.postpone(self._db, mail.id, until, uncertain=mail.handed_at is not None)
             return
@@ -170,6 +180,7 @@ class Mails:
         answer = await self._server.deliver(written.raw, self._letters.sender, written.to)
         if answer.outcome == "deferred":
             log.info("mail-deferred", mail=mail.id, attempt=attempt, code=answer.code)
+            self._postponed.labels("mail-server-deferred").inc()
             uncertain = answer.uncertain or mail.handed_at is not None
             until = self._clock() + pause_after(attempt)
             await store.postpone(self._db, mail.id, until, uncertain=uncertain)
@@ -327,11 +338,23 @@ async def _until_available(operation: Callable[[], Awaitable[Result]]) -> Result
 class Sweeper:
     """Ends requests that nobody confirmed, and deletes them when the register says so."""
 
-    def __init__(self, db: Database, speaker: Speaker, clock: Clock, random: Random) -> None:
+    def __init__(
+        self, db: Database, speaker: Speaker, clock: Clock, random: Random, metrics: Metrics | None = None
+    ) -> None:
         self._db = db
         self._speaker = speaker
         self._clock = clock
         self._random = random
+        metrics = metrics or Metrics("newsletter")
+        self._overdue = metrics.gauge(
+            "sweep_overdue_seconds", "For how long what the register sets an end to has been past it", ("duty",)
+        )
+        metrics.at_scrape(self._measure, self._overdue)
+
+    async def _measure(self) -> None:
+        row = await store.sweep_overdue(self._db)
+        for duty in ("expiry", "deletion"):
+            self._overdue.labels(duty).set(row[duty] if row is not None else 0)
 
     async def run(self) -> None:
         """Until cancelled. Any number may run: each row is taken by one."""

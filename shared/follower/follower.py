@@ -73,14 +73,30 @@ class Follower:
         self._applied: dict[int, int] = {}
         self._heartbeats: dict[int, Heartbeat] = {}
         metrics = metrics or Metrics(name)
+        self._heard_of: dict[int, int] = {}
+        """The sealed size that the newest heartbeat told of, folded or not."""
+        self._complete_at = dict.fromkeys(self._origins, asyncio.get_running_loop().time())
         self._position = metrics.gauge("follower_position", "Index of the next record to fold", ("shard",))
         self._behind = metrics.gauge("follower_behind", "Sealed records that are not folded yet", ("shard",))
+        self._stale = metrics.gauge(
+            "follower_stale_seconds", "Time since everything that was sealed was folded, or since the start", ("shard",)
+        )
+        metrics.at_scrape(self._measure, self._position, self._behind, self._stale)
         self._doubtful = metrics.counter("follower_doubtful_total", "Messages without a valid MAC or form", ("kind",))
         self._fetched = metrics.counter("follower_fetched_total", "Records fetched from the ledger, not from Kafka")
 
     def ready(self) -> dict[str, bool | str]:
         """For the readiness of the service."""
         return {"follower": self._trouble or True}
+
+    async def _measure(self) -> None:
+        """By what was heard and by the clock, so that a follower that is stuck shows how far it falls behind."""
+        now = asyncio.get_running_loop().time()
+        for shard, complete_at in self._complete_at.items():
+            applied = self.applied(shard)
+            self._position.labels(str(shard)).set(applied)
+            self._behind.labels(str(shard)).set(max(0, self._heard_of.get(shard, 0) - applied))
+            self._stale.labels(str(shard)).set(now - complete_at)
 
     def applied(self, shard: int) -> int:
         """Index of the next record to fold, as last committed by this process."""
@@ -184,13 +200,15 @@ class Follower:
         self._log.error("doubtful-message", kind=known, shard=message.partition, offset=message.offset)
 
     async def _take(self, shard: int, records: Sequence[Recorded], heartbeat: Heartbeat | None) -> None:
+        if heartbeat is not None:
+            self._heard_of[shard] = heartbeat.size
         position = await self._fold(shard, records)
         if heartbeat is None:
             return
         if heartbeat.size > position:
             position = await self._catch_up(shard)
-        self._behind.labels(str(shard)).set(max(0, heartbeat.size - position))
         self._heartbeats[shard] = heartbeat
+        self._complete_at[shard] = asyncio.get_running_loop().time()
         if self._on_heartbeat is not None:
             await self._on_heartbeat(heartbeat)
 
@@ -230,7 +248,6 @@ class Follower:
                 await tx.execute(_MOVE, shard, position)
         # If we stop before the commit nothing is folded; after it, everything is, and the position says so.
         self._applied[shard] = position
-        self._position.labels(str(shard)).set(position)
         taken = asyncio.get_running_loop().time() - began_at
         if taken > _SLOW_SECONDS:
             self._batch = max(1, self._batch // 2)

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from shared import logs, wire
 from shared.backoff import Backoff
 from shared.client import ServiceClient
-from shared.clock import Clock, rfc3339, utc_now
+from shared.clock import rfc3339
 from shared.database import Database, Lock, Row
 from shared.errors import Corrupt, Refused, Unavailable
 from shared.kafka import Outgoing, Producer
@@ -93,7 +93,7 @@ from unnest($1::integer[]) as n (shard)
         from outbox where sealed_at is null group by shard
     ) as open using (shard)
 """
-_REJECTED = "select count(*) from outbox where result = 'rejected'"
+_REJECTED = "select shard, count(*) as number from outbox where result = 'rejected' group by shard"
 _TIDY = """
 delete from outbox where id in (
     select id from outbox where sealed_at < clock_timestamp() - $1::interval and result <> 'rejected' limit 5000
@@ -138,7 +138,6 @@ class Relay:
         ledger: ServiceClient,
         key: tuple[str, bytes],
         installation: Installation,
-        clock: Clock = utc_now,  # noqa: ARG002
         *,
         metrics: Metrics | None = None,
         on_sealed: Callable[[], Awaitable[None]] | None = None,
@@ -170,7 +169,8 @@ class Relay:
         self._waiting = metrics.gauge(
             "outbox_oldest_unsealed_seconds", "Age of the oldest statement that is not sealed", ("shard",)
         )
-        self._rejected = metrics.gauge("outbox_rejected", "Statements that the ledger has rejected")
+        self._rejected = metrics.gauge("outbox_rejected", "Statements that the ledger has rejected", ("shard",))
+        metrics.at_scrape(self._measure, self._unsealed, self._waiting, self._rejected)
         self._sends = metrics.counter("outbox_sent_total", "Statements sent, repetitions included")
         self._resends = metrics.counter("outbox_resent_total", "Statements sent again because they were not sealed")
 
@@ -382,12 +382,17 @@ class Relay:
         began = asyncio.get_running_loop().time()
         standing = await self.standing()
         await self._producer.send_many([self._alive_message(standing[shard]) for shard in sorted(standing)])
-        self._rejected.set(await self._database.fetchval(_REJECTED))
-        for shard, one in standing.items():
-            self._unsealed.labels(str(shard)).set(one.unsealed)
-            self._waiting.labels(str(shard)).set(one.waiting_seconds)
         self._standing = standing
         await asyncio.sleep(max(0.0, began + _ALIVE_SECONDS - asyncio.get_running_loop().time()))
+
+    async def _measure(self) -> None:
+        """From the rows, whoever holds the relay and whether or not it works."""
+        for shard, one in (await self.standing()).items():
+            self._unsealed.labels(str(shard)).set(one.unsealed)
+            self._waiting.labels(str(shard)).set(one.waiting_seconds)
+            self._rejected.labels(str(shard)).set(0)
+        for row in await self._database.fetch(_REJECTED):
+            self._rejected.labels(str(row["shard"])).set(row["number"])
 
     async def standing(self) -> dict[int, Standing]:
         """The marks. `all_before` = the least of: the oldest unsealed row's acceptance, the start of the oldest

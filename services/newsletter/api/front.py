@@ -46,10 +46,16 @@ class Front:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.register, self.activity = parts.speaker.register, parts.speaker.activity
+        self._withdrawals = parts.metrics.counter(
+            "withdrawals", "Answers to a withdrawal: marketing had stopped, or was still to", ("answer",)
+        )
         self._acts = parts.metrics.counter("acts", "What people did on our pages", ("act",))
 
     def count(self, act: str) -> None:
         self._acts.labels(act).inc()
+
+    def count_answer(self, answer: str) -> None:
+        self._withdrawals.labels(answer).inc()
 
     def page(
         self, template: str, lang: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any

@@ -82,6 +82,7 @@ class WayOutPage(Front):
         if done.statements == withdrawal.statements:
             self.count("withdrawn")
         outcome, in_transmission = await self._effect(done.statements)
+        self.count_answer(outcome)
         return self._left(lang, way_out, token, done, outcome, in_transmission)
 
     def _withdrawal(self, way_out: WayOut, scope: Scope, token: str, *, one_click: bool) -> Withdrawal:

@@ -9,6 +9,7 @@ import logging
 import pytest
 
 from shared import logs
+from shared.errors import Unavailable
 from shared.metrics import Metrics
 
 PERSONAL = "anna.muster@example.org"
@@ -77,3 +78,30 @@ def test_metrics_bear_the_services_name_and_may_be_shared() -> None:
     assert "web_log_size 4.0" in text
     assert 'web_log_seconds_bucket{le="0.5"} 1.0' in text
     assert "web_log_size" not in Metrics("other").render().decode()
+
+
+async def test_what_is_read_at_a_scrape_is_of_now_or_not_there() -> None:
+    metrics = Metrics("probe")
+    age = metrics.gauge("age_seconds", "Age", ("shard",))
+    ages = iter([7.0])
+
+    async def read() -> None:
+        age.labels("0").set(next(ages, 9.0))
+        if next(answers):
+            raise Unavailable("postgresql")
+
+    answers = iter([False, True])
+    metrics.at_scrape(read, age)
+    assert 'probe_age_seconds{shard="0"} 7.0' in (await metrics.scrape()).decode()
+    said = (await metrics.scrape()).decode()
+    assert "# TYPE probe_age_seconds gauge" in said
+    assert "probe_age_seconds{" not in said
+
+
+async def test_a_part_that_hangs_does_not_keep_a_scrape_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.metrics.READ_WITHIN_SECONDS", 0.01)
+    metrics = Metrics("probe")
+    metrics.gauge("size", "Size").set(4)
+    age = metrics.gauge("age_seconds", "Age", ("shard",))
+    metrics.at_scrape(asyncio.Event().wait, age)  # type: ignore[arg-type]
+    assert (await metrics.scrape()).decode().endswith("probe_age_seconds gauge\n")

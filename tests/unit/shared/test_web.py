@@ -473,3 +473,14 @@ async def test_services_in_one_process_keep_their_own_paths() -> None:
         assert (await c.get("/third/health/live")).status_code == 404
     async with httpx.AsyncClient(transport=httpx.ASGITransport(combine([first])), base_url="http://x") as c:
         assert (await c.get("/third")).status_code == 404
+
+
+async def test_readiness_is_a_metric_too() -> None:
+    async def ready() -> dict[str, bool | str]:
+        return {"postgresql": True, "kafka": "does not answer"}
+
+    transport = httpx.ASGITransport(an_app(ready=ready))
+    async with httpx.AsyncClient(transport=transport, base_url="http://probe") as client:
+        said = (await client.get("/probe/metrics", headers=bearer("reader:new"))).text
+    assert 'probe_ready{check="postgresql"} 1.0' in said
+    assert 'probe_ready{check="kafka"} 0.0' in said
