@@ -80,10 +80,12 @@ def secrets_create() -> None:
     """Make the secrets that are missing in CONSENT_LEDGER_SECRETS_DIR; none is ever overwritten."""
     from shared.access import grants  # noqa: PLC0415
     from shared.register import load  # noqa: PLC0415
-    from shared.secrets import create_secrets  # noqa: PLC0415
+    from shared.secrets import Secrets, create_secrets  # noqa: PLC0415
 
     settings = Settings()
-    create_secrets(settings.secrets_dir, os.urandom, load().sources, grants(), settings.shards)
+    callers = {*grants(), *Secrets(settings.secrets_dir).grants()}
+    sources = load(settings.register_dir).sources
+    create_secrets(settings.secrets_dir, os.urandom, sources, callers, settings.shards)
 
 
 @log.command("create")
@@ -175,6 +177,23 @@ def rejected_handle(
     asyncio.run(handle(Settings(), number, by, reason))
 
 
+@rejected.command("replay")
+def rejected_replay(
+    numbers: Annotated[list[int], typer.Argument(help="The rows' numbers, as `rejected list` shows them.")],
+    by: Annotated[str, typer.Option(help="Who plays them again.")],
+    reason: Annotated[str, typer.Option(help="What was mended, in one sentence.")],
+) -> None:
+    """Play rejected statements again, oldest first, once the cause is mended. Each row is handled when it is sealed.
+
+    They pass the checks of every statement, and are recorded once however often they are played. Run it where the
+    sources' keys are; ledger-append must have been restarted if the register was what was mended.
+    """
+    from services.ledger.rejects import replay  # noqa: PLC0415
+
+    for number in sorted(numbers):
+        print(f"{number}: {asyncio.run(replay(Settings(), number, by, reason))}")
+
+
 @incidents.command("list")
 def incidents_list() -> None:
     """Every open incident, as JSON lines."""
@@ -201,7 +220,7 @@ def register_show() -> None:
     """The register as text for people."""
     from shared.register import load, show  # noqa: PLC0415
 
-    print(show(load()))
+    print(show(load(Settings().register_dir)))
 
 
 @register.command("lint")
@@ -209,7 +228,7 @@ def register_lint() -> None:
     """Report contradictions in the register; exit 1 if there are any."""
     from shared.register import load  # noqa: PLC0415
 
-    findings = load().lint()
+    findings = load(Settings().register_dir).lint()
     for finding in findings:
         print(finding)
     raise typer.Exit(1 if findings else 0)
@@ -220,7 +239,7 @@ def register_export() -> None:
     """The register as canonical JSON; its SHA-256 is the version that statements carry."""
     from shared.register import load  # noqa: PLC0415
 
-    sys.stdout.buffer.write(load().snapshot() + b"\n")
+    sys.stdout.buffer.write(load(Settings().register_dir).snapshot() + b"\n")
 
 
 def main() -> Any:

@@ -33,7 +33,8 @@ GRANTS: Final = Path(__file__).with_name("grants.toml")
 
 
 def grants(path: Path = GRANTS) -> dict[str, list[str]]:
-    """Every caller with its scopes, from the file beside this one."""
+    """Every caller of ours with its scopes, from the file beside this one. Those of other teams stand beside their
+    credentials: `grants.toml` in the folder of the secrets."""
     return tomllib.loads(path.read_text("utf-8"))
 
 
@@ -46,7 +47,7 @@ class Access:
 
     @classmethod
     def load(cls, secrets: Secrets, path: Path = GRANTS) -> "Access":
-        return cls(secrets.callers(), grants(path))
+        return cls(secrets.callers(), grants(path) | secrets.grants())
 
     def caller(self, authorization: str | None) -> str:
         """The caller a header proves; Refused 401 otherwise. Takes as long for an unknown caller as for a known one."""

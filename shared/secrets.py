@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -144,6 +145,14 @@ class Secrets:
             caller: [self._text(f"credential-{caller}.{n}") for n in sorted(numbers, reverse=True)[:_VALID_AT_ONCE]]
             for caller, numbers in sorted(names.items())
         }
+
+    def grants(self) -> dict[str, list[str]]:
+        """Callers of this installation alone, with their scopes (`grants.toml`, in the form of shared/grants.toml)."""
+        path = self._directory / "grants.toml"
+        if not path.is_file():
+            return {}
+        found = tomllib.loads(self._text(path.name))
+        return {str(caller): [str(scope) for scope in scopes] for caller, scopes in found.items()}
 
 
 def _write(path: Path, text: str) -> None:

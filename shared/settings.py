@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     """First part of every log's origin; fixed for ever when the log is created."""
     secrets_dir: Path = Path("secrets")
     signer_dir: Path = Path("signer")
+    register_dir: Path | None = None
+    """The processing register of another company or team; none is the one that comes with the code."""
     subjects_url: str = ""
     ledger_url: str = ""
     marketing_url: str = ""

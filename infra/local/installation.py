@@ -150,7 +150,8 @@ class Installation:
 
     def _make_stores(self) -> None:
         settings = self.settings()
-        create_secrets(settings.secrets_dir, os.urandom, register.load().sources, grants(), settings.shards)
+        sources = register.load(settings.register_dir).sources
+        create_secrets(settings.secrets_dir, os.urandom, sources, {*grants(), *self.secrets.grants()}, settings.shards)
 
         async def prepare() -> None:
             await _create_database(self.postgres.dsn(), self.database)

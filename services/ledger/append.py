@@ -301,11 +301,11 @@ class Appender:
         """Load the batch's subjects; look up the statements that may have come before.
 
         A statement whose sequence number is new is new, as long as its source keeps to the rules. If it does not, the
-        primary key of `seen` refuses the batch, and the next attempt looks up every id.
+        primary key of `seen` refuses the batch, and the next attempt looks up every id. Number 0 says nothing of that.
         """
         stated = [item for item in checked if isinstance(item, Stated)]
         await head.subjects.load(self._db, list({item.statement.subject for item in stated}))
-        suspects = [item for item in stated if self._probe_all or self._has_arrived(head, item)]
+        suspects = [item for item in stated if self._probe_all or not item.sequence or self._has_arrived(head, item)]
         if not suspects:
             return Known()
         # The batch in flight may or may not be visible in the tables; it is in `_recent`.

@@ -35,6 +35,7 @@ class Stated:
     offset: int
     source: str
     sequence: int
+    """0: stated over HTTP or played again, so nobody counts on it; never a gap, always looked up, always judged anew"""
     raw: bytes
     statement_hash: bytes
     statement: Statement
@@ -94,15 +95,13 @@ class Check:
         source, sequence = proven
 
         # From here on the sender is known: whatever is wrong counts as arrived, so that it blocks nobody.
-        judged, statement_id = self._statement(source, sequence, raw, latest)
+        judged, statement_id = self._statement(source, raw, latest)
         if isinstance(judged, str):
             return Reject(message.offset, judged, raw, hashed, source, sequence, statement_id)
         return Stated(message.offset, source, sequence, raw, hashed, judged)
 
-    def _statement(self, source: str, sequence: int, raw: bytes, latest: str) -> tuple[Statement | str, str | None]:
+    def _statement(self, source: str, raw: bytes, latest: str) -> tuple[Statement | str, str | None]:
         """The statement, or the reason against it; and its id, as far as it could be read."""
-        if sequence == 0:
-            return "sequence-is-zero", None
         if not raw:
             return "empty", None
         if len(raw) > MAX_STATEMENT_BYTES:

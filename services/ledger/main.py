@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from services.ledger import api, receipts_api, store
+from services.ledger import api, receipts_api, statements_api, store
 from services.ledger.append import Appender, Keys
 from services.ledger.check import admission
 from services.ledger.gauges import Gauges
@@ -39,13 +39,23 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     async def ready() -> dict[str, bool | str]:
         return await api.ready(parts)
 
-    pages, registers = Pages("ledger", receipts_api.HERE), receipts_api.Registers(db, load())
+    register = load(settings.register_dir)
+    pages, registers = Pages("ledger", receipts_api.HERE), receipts_api.Registers(db, register)
     await registers.keep()
+    # Only of sources that state over HTTP; nobody is asked before there is one.
+    keys = {source: secrets.own_source_key(source) for source in register.http_sources}
+    producer = Producer(settings.kafka)
     app = create_app("ledger", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
     app.include_router(api.router(parts))
     app.include_router(receipts_api.router(db, parts.keks, registers, pages))
+    app.include_router(statements_api.router(parts, statements_api.Door(db, producer, settings.topic(STATED), keys)))
     Gauges(db, utc_now, metrics)
-    return Running(app, {}, ready, db.close)
+
+    async def close() -> None:
+        await producer.stop()
+        await db.close()
+
+    return Running(app, {}, ready, close)
 
 
 async def open_append(settings: Settings) -> Running:
@@ -54,7 +64,7 @@ async def open_append(settings: Settings) -> Running:
     db = await Database.connect(settings.dsn("ledger_append"), "ledger")
     metrics = Metrics("ledger_append")
     keys = Keys(secrets.source_keys(), secrets.keks())
-    admit = admission(load())
+    admit = admission(load(settings.register_dir))
     topic = settings.topic(STATED)
 
     def appender(shard: int) -> Appender:

@@ -353,6 +353,56 @@ async def overtaken_between(db: Queries, shard: int, source: str, above: int, up
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What has become of one statement, by its name and the hash of its bytes, that came without a number."""
+
+    index: int | None
+    same: bool
+    """these bytes stand in the log under this name"""
+    sealed: bool
+    overtaken: bool
+    rejections: int
+    """how often these bytes were rejected"""
+    reason: str | None
+    """of the last rejection"""
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A statement without a number: its place, its name, the hash of its bytes."""
+
+    shard: int
+    source: str
+    id: str
+    statement_hash: bytes
+
+
+async def verdicts(db: Queries, wanted: Sequence[Name]) -> list[Verdict]:
+    """What is known of each of these, in one look."""
+    rows = await db.fetch(
+        """select s.index, coalesce(s.statement_hash = w.hash, false) as same,
+                  coalesce(s.index < c.size, false) as sealed, o.index is not null as overtaken,
+                  coalesce(r.times, 0) as rejections, r.reason
+           from unnest($1::int[], $2::text[], $3::uuid[], $4::bytea[]) with ordinality
+                w (shard, source, id, hash, place)
+           left join (select shard, max(size) as size from checkpoint where shard = any($1) group by shard) c
+               on c.shard = w.shard
+           left join seen s on s.shard = w.shard and s.id = w.id and s.source = w.source
+           left join overtaken o on o.shard = w.shard and o.index = s.index
+           left join lateral (
+               select reason, sum(times) over () as times from rejected
+               where shard = w.shard and source = w.source and sequence = 0 and statement_hash = w.hash
+               order by last_at desc limit 1) r on true
+           order by w.place""",
+        [name.shard for name in wanted],
+        [name.source for name in wanted],
+        [name.id for name in wanted],
+        [name.statement_hash for name in wanted],
+    )
+    return [Verdict(**row) for row in rows]
+
+
 async def unhandled_rejects(db: Queries, limit: int) -> list[Row]:
     """What could not be recorded and nobody has dealt with, newest first; without the statements' bytes."""
     return await db.fetch(
@@ -428,6 +478,27 @@ async def handle_reject(db: Queries, number: int, by: str, reason: str) -> bool:
         reason,
     )
     return done == "UPDATE 1"
+
+
+async def reject(db: Queries, number: int) -> Row | None:
+    """A reject that waits for a person: shard, source, statement (null if its bytes were not kept), reason."""
+    return await db.fetchrow(
+        """select shard, source, statement, statement_hash, reason from rejected
+           where number = $1 and handled_at is null""",
+        number,
+    )
+
+
+async def handle_rejects_of(db: Queries, source: str, statement_hash: bytes, by: str, reason: str) -> None:
+    """Note who has dealt with a statement, on every row that tells of these bytes."""
+    await db.execute(
+        """update rejected set handled_at = clock_timestamp(), handled_by = $3, handled_reason = $4
+           where source = $1 and statement_hash = $2 and handled_at is null""",
+        source,
+        statement_hash,
+        by,
+        reason,
+    )
 
 
 async def incidents(db: Queries) -> list[Row]:

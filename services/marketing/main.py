@@ -35,7 +35,7 @@ NICENESS_OF_SESSION = 5  # a third of what others get: beside many, ten would st
 async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has one
     """Marketing: permits, effects, campaigns, the follower they rest on, and the relay."""
     secrets = Secrets(settings.secrets_dir)
-    rules = register.load()
+    rules = register.load(settings.register_dir)
     db = await Database.connect(settings.dsn("marketing"), "marketing", max_size=POOL)
     credential = secrets.credential("marketing")
     subjects = ServiceClient(settings.subjects_url, credential, "subjects")

@@ -37,7 +37,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     marketing = ServiceClient(settings.marketing_url, credential, "marketing")
     producer = Producer(settings.kafka)
     metrics, pages = Metrics("newsletter"), Pages("newsletter", HERE)
-    speaker = Speaker.of(register.load())
+    speaker = Speaker.of(register.load(settings.register_dir))
     own_key = secrets.own_source_key("newsletter")
     relay = Relay("newsletter", db, producer, ledger, own_key, settings, metrics=metrics)
     letters = Letters(

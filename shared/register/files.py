@@ -70,9 +70,11 @@ class PartiesFile(_Strict):
 
 
 class Source(_Strict):
-    """A service that may state facts."""
+    """A service that may state facts, and how it reaches the ledger."""
 
     does: Line
+    # Over HTTP a source sends no marks, so no permit can wait for them: a team that is cut off is not noticed.
+    over: Literal["kafka", "http"] = "kafka"
 
 
 class SourcesFile(_Strict):

@@ -127,6 +127,7 @@ class Register:
             {activity.id: files.resolve(activity) for activity in files.activities.values()},
         )
         self._notices = {notice.hash: notice for notice in files.notices.values()}
+        self.http_sources = frozenset(name for name, source in self.sources.items() if source.over == "http")
         self._restricting = self._restricting_sources()
 
     @classmethod
@@ -198,6 +199,7 @@ class Register:
     def restricting_sources(self, purpose: str, channel: str) -> frozenset[str]:
         """Return every source that may state a word against this purpose; a permit waits for all of their marks.
 
+        Sources that state over HTTP have none: their word counts once it is sealed.
         Raises NotInRegister: an unknown purpose must not look like one that nobody can withdraw.
         """
         try:
@@ -244,6 +246,7 @@ class Register:
             (purpose.id, purpose.channel): frozenset(
                 source for source, types in activity.statements.items() if types & RESTRICTIVE
             )
+            - self.http_sources
             for activity in self.activities.values()
             for purpose in (*activity.purposes, *activity.unasked_purposes)
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from jsonschema import Draft202012Validator
 from shared.events import DATA_TYPES, encode, matter_of, parse
 from shared.events.schemas import DIRECTORY, files
 
+FORMATS: Final = Path(__file__).resolve().parents[2] / "docs/formats.md"
 GOLDEN: Final = Path(__file__).with_name("golden")
 
 # Published bytes never change: a new shape is a new version with a line of its own.
@@ -45,6 +47,11 @@ def validator(name: str) -> Draft202012Validator:
     schema = json.loads((DIRECTORY / name).read_bytes())
     Draft202012Validator.check_schema(schema)
     return Draft202012Validator(schema)
+
+
+def test_the_example_in_the_documents_is_a_statement() -> None:
+    (example,) = re.findall(r'^\{"specversion".*\}$', FORMATS.read_text("utf-8"), re.MULTILINE)
+    assert encode(parse(example.encode())).decode() == example
 
 
 def test_every_type_and_version_has_one_golden_file() -> None:

@@ -86,6 +86,16 @@ def test_another_source_that_may_withdraw_is_waited_for_too() -> None:
     assert Register.from_files(files).restricting_sources("newsletter", "email") == {"newsletter", "preferences"}
 
 
+def test_a_source_that_states_over_http_is_not_waited_for_because_it_has_no_marks() -> None:
+    files = read_files(PACKAGED)
+    files["sources.toml"] += b'\n[sources.preferences]\ndoes = "takes withdrawals"\nover = "http"\n'
+    files["activities/newsletter.toml"] += b'preferences = ["ConsentWithdrawn"]\n'
+    register = Register.from_files(files)
+
+    assert register.http_sources == {"preferences"}
+    assert register.restricting_sources("newsletter", "email") == {"newsletter"}
+
+
 @pytest.mark.parametrize("restrictive", sorted(RESTRICTIVE))
 def test_any_one_restrictive_type_makes_a_source_one_to_wait_for(restrictive: str) -> None:
     files = read_files(PACKAGED)

@@ -12,7 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import ValidationError
 
-from shared.errors import Corrupt
+from shared.access import Access
+from shared.errors import Corrupt, Refused
 from shared.secrets import Secrets, create_secrets
 from shared.settings import Settings
 
@@ -109,6 +110,16 @@ def test_mail_is_signed_by_the_key_of_the_highest_number(tmp_path: Path) -> None
         (tmp_path / f"dkim-{number}.pem").write_text(str(number))
     assert Secrets(tmp_path).dkim() == ("10", b"10")
     assert set(Secrets(tmp_path).dkim_keys()) == {"2", "9", "10"}
+
+
+def test_further_callers_stand_beside_their_credentials(directory: Path) -> None:
+    assert Secrets(directory).grants() == {}
+    (directory / "grants.toml").write_text('booth = ["ledger.statements"]\n')
+    (directory / "credential-booth.1").write_text("word\n")
+    access = Access.load(Secrets(directory))
+    assert access.allow("Bearer booth:word", "ledger.statements") == "booth"
+    with pytest.raises(Refused):
+        access.allow("Bearer booth:word", "ledger.records")
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,216 @@
+"""The door for teams without Kafka: a statement travels on consent.stated like any other, and is answered when sealed.
+
+Nothing is kept here. Until the answer is 201 the caller's copy is the only one that counts, so it is sent again, and
+a repetition is dropped by the appender as everybody's are. If we stop on any line below, nobody was promised anything.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from hashlib import sha256
+from time import monotonic
+from typing import Annotated, Final, Generic, Literal, TypeVar
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, Response
+from typing_extensions import TypedDict
+
+from services.ledger import store
+from services.ledger.api import LONGEST_WAIT, Parts
+from shared.access import needs
+from shared.database import Database
+from shared.errors import Refused
+from shared.events import Malformed, Statement, parse
+from shared.events.types import Decimal, Uuid7
+from shared.identifiers import shard_of
+from shared.kafka import Outgoing, Producer
+from shared.openapi import JSON, Answer, json
+from shared.openapi import door as door_of
+from shared.wire import stated_headers, stated_mac
+
+UNCOUNTED: Final = 0
+"""The sequence of what is stated over HTTP or played again: no relay numbers it, so it leaves no gap."""
+USUAL_WAIT: Final = 2.0
+AGAIN_SECONDS: Final = 2
+
+_ID_REUSED: Final = "id-reused"
+_AT_ONCE: Final = 500
+
+Asked = TypeVar("Asked")
+Told = TypeVar("Told")
+
+
+class Acknowledgement(TypedDict):
+    """Where the statement stands. Overtaken: it is recorded without effect, a later word stood already."""
+
+    id: Uuid7
+    shard: int
+    index: Decimal
+    result: Literal["recorded", "overtaken"]
+
+
+class NotYet(TypedDict):
+    """Nothing is promised about this statement yet."""
+
+    id: Uuid7
+    message: str
+
+
+CLOUDEVENT: Final = "application/cloudevents+json"
+NOT_YET: Final = Answer(
+    "It is not sealed yet. Keep your copy and send it again.",
+    {JSON: NotYet},
+    {"Retry-After": "Seconds after which to send it again."},
+)
+
+
+class Together(Generic[Asked, Told]):
+    """Asks for everybody who waits at once, while the last question is answered: one each would be the door's load."""
+
+    def __init__(self, ask: Callable[[Sequence[Asked]], Awaitable[Sequence[Told]]]) -> None:
+        self._ask = ask
+        self._waiting: list[tuple[Asked, asyncio.Future[Told]]] = []
+        self._asking: asyncio.Task[None] | None = None
+
+    async def __call__(self, asked: Asked) -> Told:
+        told: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+        self._waiting.append((asked, told))
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._answer())
+        return await told
+
+    async def _answer(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
+            try:
+                answers = await self._ask([asked for asked, _ in batch])
+            except Exception as error:  # noqa: BLE001 - each of those who asked raises it
+                for _, told in batch:
+                    if not told.done():
+                        told.set_exception(error)
+            else:
+                for (_, told), answer in zip(batch, answers, strict=True):
+                    if not told.done():
+                        told.set_result(answer)
+
+
+class Door:
+    """Who states over HTTP (the newest key of each, with its id), and where to: the MAC is ours, the credential is
+    the caller's."""
+
+    def __init__(self, db: Database, producer: Producer, topic: str, keys: Mapping[str, tuple[str, bytes]]) -> None:
+        self._producer = producer
+        self.topic = topic
+        self.keys = keys
+        self.look = Together[store.Name, store.Verdict](partial(store.verdicts, db))
+        self.send = Together[Outgoing, None](self._send)
+
+    async def _send(self, messages: Sequence[Outgoing]) -> Sequence[None]:
+        await self._producer.send_many(messages)
+        return [None] * len(messages)
+
+
+def uncounted(topic: str, origin: str, key: tuple[str, bytes], statement: Statement, raw: bytes) -> Outgoing:
+    """A statement as it goes on consent.stated in the name of the source whose key this is."""
+    headers = stated_headers("statement", UNCOUNTED, key[0], stated_mac(key[1], origin, UNCOUNTED, raw))
+    return Outgoing(topic, shard_of(statement.subject), statement.subject.encode("ascii"), raw, headers)
+
+
+def _read(raw: bytes, caller: str) -> Statement:
+    """As much of the statement as says whose it is and where it goes. All else is for the appender to judge."""
+    try:
+        statement = parse(raw)
+    except Malformed as malformed:
+        raise Refused(
+            "malformed-statement",
+            "This is not a statement of a known type. See `reason` and `field`; nothing was recorded.",
+            status=413 if malformed.reason == "too-large" else 400,
+            reason=malformed.reason,
+            field=malformed.field,
+        ) from None
+    if statement.source != caller:
+        raise Refused("not-your-source", "A caller states in its own name: `source` is the credential's.", status=403)
+    return statement
+
+
+def _answer(found: store.Verdict, before: store.Verdict, statement: Statement) -> Response | None:
+    """What is to be said by now, if anything is. Rejected before we sent it means nothing: the cause may be mended."""
+    if found.same and found.sealed:
+        facts: Acknowledgement = {
+            "id": statement.id,
+            "shard": shard_of(statement.subject),
+            "index": str(found.index),
+            "result": "overtaken" if found.overtaken else "recorded",
+        }
+        return JSONResponse(facts, 201)
+    if found.rejections <= before.rejections or found.same:
+        return None
+    if found.reason == _ID_REUSED:
+        raise Refused(
+            "id-reused",
+            "Another statement has this id. A statement is never changed: give the new one an id of its own.",
+            status=409,
+            id=statement.id,
+        )
+    raise Refused(
+        "rejected",
+        "The ledger cannot record this; `reason` says why. Its operator sees it, too, and can play it again.",
+        status=422,
+        id=statement.id,
+        reason=found.reason,
+    )
+
+
+def router(parts: Parts, door: Door) -> APIRouter:
+    """The one route of this file."""
+    routes = APIRouter()
+
+    @routes.post("/ledger/statements", status_code=201)
+    @door_of(
+        takes={CLOUDEVENT: Statement},
+        answers={201: json("It is sealed.", Acknowledgement), 202: NOT_YET},
+        refuses={
+            403: "The credential has no grant, is not a source that states over HTTP, or not the one in the statement.",
+            404: "There is no log of this subject's shard.",
+            409: "Another statement has this id.",
+            422: "It cannot be recorded; `reason` says why.",
+        },
+    )
+    async def state_fact(
+        request: Request,
+        caller: Annotated[str, Depends(needs("ledger.statements"))],
+        wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT)] = USUAL_WAIT,
+    ) -> Response:
+        """State a fact: the body is one statement, and its bytes are what is hashed
+        202: it is not sealed yet; keep your copy and send it again. Sending it again is always safe.
+        `wait` is how many seconds the answer may take."""
+        if caller not in door.keys:
+            raise Refused(
+                "not-over-http", "The register does not name this caller as one that states over HTTP.", status=403
+            )
+        raw = await request.body()
+        statement = _read(raw, caller)
+        name = store.Name(shard_of(statement.subject), caller, statement.id, sha256(raw).digest())
+        log = await parts.log(name.shard)
+        until, seen = monotonic() + wait, parts.sealed.changed
+        found = before = await door.look(name)
+        if not found.same:
+            await door.send(uncounted(door.topic, log.origin, door.keys[caller], statement, raw))
+        while (answer := _answer(found, before, statement)) is None:
+            left = until - monotonic()
+            if left <= 0:
+                return _not_yet(statement)
+            await parts.sealed.wait(left, since=seen)
+            seen = parts.sealed.changed
+            found = await door.look(name)
+        return answer
+
+    return routes
+
+
+def _not_yet(statement: Statement) -> Response:
+    facts: NotYet = {
+        "id": statement.id,
+        "message": "Not sealed yet. Keep your copy and send it again until the answer is 201.",
+    }
+    return JSONResponse(facts, 202, headers={"Retry-After": str(AGAIN_SECONDS)})
