@@ -17,8 +17,9 @@ from shared.clock import rfc3339
 from shared.events import Statement, encode
 from shared.events.types import Attachment, Sealed, Served
 from shared.identifiers import subject_id, uuid7
-from shared.mail import base64url, message_id
+from shared.mail import message_id
 from shared.register import Register
+from shared.sealing import base64url
 from shared.secrets import Secrets
 from shared.served_notice import ServedNotice, ServedPurpose, issue, new_nonce
 

@@ -9,7 +9,6 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,17 +17,17 @@ from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
 from email.utils import format_datetime
 from functools import lru_cache
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 import aiosmtplib
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from shared.client import Response
 from shared.contact_points import parse_email
-from shared.errors import Corrupt, Unavailable
+from shared.errors import Corrupt
 from shared.events.types import Attachment
+from shared.sealing import Caller, base64url, seal, store
 
 ONE_CLICK: Final = "List-Unsubscribe=One-Click"
 """The body a mailbox provider posts to the way out (RFC 8058 §3.2)."""
@@ -212,68 +211,6 @@ class MailServer:
             return Answer("deferred", 0, type(error).__name__, uncertain=on_the_wire)
         finally:
             smtp.close()
-
-
-class Caller(Protocol):
-    """The two calls archiving needs of a ServiceClient."""
-
-    async def post(self, path: str, *, json: object = None) -> Response: ...
-    async def put(self, path: str, *, data: bytes | None = None) -> Response: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Compartment:
-    """One ciphertext as `subjects` answers it."""
-
-    statement: str
-    name: str
-    ciphertext: bytes
-    key_hash: str
-
-
-def base64url(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).decode("ascii").rstrip("=")
-
-
-def from_base64url(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
-async def seal(
-    subjects: Caller, controller: str, items: Sequence[dict[str, object]], **whom: object
-) -> tuple[str, list[Compartment]]:
-    """`POST /subjects/seal`: the subject and one compartment per item, in the order of the items.
-
-    `whom` is `subject=` or `identifier=`. Refused and Unavailable pass through.
-    """
-    answer = (
-        await subjects.post("/subjects/seal", json={"controller": controller, **whom, "items": list(items)})
-    ).json()
-    try:
-        sealed = [
-            Compartment(item["statement"], item["compartment"], from_base64url(item["ciphertext"]), item["key_hash"])
-            for item in answer["items"]
-        ]
-        asked = [(item["statement"], item["compartment"]) for item in items]
-        if [(part.statement, part.name) for part in sealed] != asked:
-            raise Unavailable("subjects")
-        return str(answer["subject"]), sealed
-    except (KeyError, TypeError, ValueError):
-        raise Unavailable("subjects") from None
-
-
-async def store(ledger: Caller, sealed: Compartment, kind: str, media_type: str = "message/rfc822") -> Attachment:
-    """Put a sealed attachment where it is kept, under the hash of its ciphertext, and describe it for its statement."""
-    digest = hashlib.sha256(sealed.ciphertext).hexdigest()
-    await ledger.put(f"/ledger/attachments/{digest}", data=sealed.ciphertext)
-    return Attachment(
-        kind=kind,
-        media_type=media_type,
-        size=len(sealed.ciphertext),
-        hash=digest,
-        compartment=sealed.name,
-        key_hash=sealed.key_hash,
-    )
 
 
 async def archive(

@@ -49,8 +49,9 @@ from shared.events import EVERYTHING, RESTRICTIVE, Statement, encode, is_overtak
 from shared.events.matter import OVERTAKEN
 from shared.events.types import Attachment, ConsentUsed, MessageSent, Permit, Sealed, Served
 from shared.identifiers import subject_id, uuid7
-from shared.mail import Letter, base64url, compose, message_id, sign
+from shared.mail import Letter, compose, message_id, sign
 from shared.register import Register, load
+from shared.sealing import base64url
 from shared.served_notice import ServedNotice, ServedPurpose, issue, key_set, new_nonce
 
 ADDRESS = "Jane.Doe@example.org"

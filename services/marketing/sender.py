@@ -32,10 +32,11 @@ from shared.events import Statement
 from shared.events.types import Attachment, ConsentUsed, MessageSent, Sealed
 from shared.events.types import Permit as UsedPermit
 from shared.identifiers import Random, shard_of, uuid7
-from shared.mail import Answer, MailServer, base64url, seal
-from shared.mail import store as store_attachment
+from shared.mail import Answer, MailServer
 from shared.metrics import Metrics
 from shared.register import Register
+from shared.sealing import base64url, seal
+from shared.sealing import store as store_attachment
 
 BATCH: Final = 8
 SAFETY_NET_SECONDS: Final = 5.0

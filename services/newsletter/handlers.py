@@ -26,9 +26,9 @@ from services.newsletter.domain import (
 from shared.database import Database
 from shared.events.types import Sealed, Statement
 from shared.identifiers import Random, uuid7
-from shared.mail import Compartment
 from shared.outbox import put
 from shared.register import Notice
+from shared.sealing import Compartment
 
 SWEEP_BATCH = 100
 

@@ -13,9 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 from services.newsletter.domain import Asked, Request
 from services.newsletter.store import Mail
-from shared.mail import Letter, base64url, compose, message_id, sign
+from shared.mail import Letter, compose, message_id, sign
 from shared.pages import Texts, load_texts
 from shared.register import Activity, NotInRegister, Register
+from shared.sealing import base64url
 from shared.way_out import WayOut, mint
 
 HERE: Final = Path(__file__).parent

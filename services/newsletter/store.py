@@ -11,7 +11,7 @@ from typing import Any, Literal
 from services.newsletter.domain import Asked, Request, Scope, SignUp
 from shared.database import Queries, Row, Transaction
 from shared.events.types import Attachment, Served
-from shared.mail import Compartment
+from shared.sealing import Compartment
 
 MailKind = Literal["confirmation", "welcome"]
 

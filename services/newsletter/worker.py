@@ -30,9 +30,10 @@ from shared.database import Database, Lock
 from shared.errors import Corrupt, Refused, Unavailable
 from shared.events.types import Attachment, Sealed, Statement
 from shared.identifiers import Random, uuid7
-from shared.mail import Answer, Compartment, MailServer, base64url, from_base64url, message_id, seal
-from shared.mail import store as store_attachment
+from shared.mail import Answer, MailServer, message_id
 from shared.metrics import Metrics
+from shared.sealing import Compartment, base64url, from_base64url, seal
+from shared.sealing import store as store_attachment
 
 log = logs.logger("newsletter.mails")
 

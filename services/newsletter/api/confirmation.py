@@ -12,7 +12,7 @@ from services.newsletter.domain import Confirmation
 from services.newsletter.letters import label_of
 from shared.errors import Unavailable
 from shared.identifiers import uuid7
-from shared.mail import base64url, seal
+from shared.sealing import base64url, seal
 from shared.web import language, same_origin
 
 TOKEN_LENGTH: Final = 43

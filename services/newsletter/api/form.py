@@ -18,8 +18,8 @@ from shared.contact_points import ContactPoint
 from shared.errors import Unavailable
 from shared.events.types import Served
 from shared.identifiers import uuid7
-from shared.mail import base64url, seal
 from shared.register import Notice, Purpose
+from shared.sealing import base64url, seal
 from shared.served_notice import ServedNotice, ServedPurpose, new_nonce
 from shared.web import language, parse_form, same_origin
 

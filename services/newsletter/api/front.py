@@ -16,9 +16,9 @@ from shared.clock import Clock
 from shared.database import Database
 from shared.events.types import Sealed
 from shared.identifiers import Random
-from shared.mail import Compartment, base64url
 from shared.metrics import Metrics
 from shared.pages import Pages
+from shared.sealing import Compartment, base64url
 from shared.secrets import Secrets
 
 _MAX_AGENT: Final = 512

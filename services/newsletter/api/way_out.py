@@ -12,7 +12,7 @@ from services.newsletter.api.front import Front, Parts, hash_of_token, retry_aft
 from services.newsletter.domain import Scope, Withdrawal
 from shared.errors import Refused, Unavailable
 from shared.identifiers import uuid7
-from shared.mail import base64url
+from shared.sealing import base64url
 from shared.way_out import WayOut, open_token, receipt_key
 from shared.web import language, parse_form, same_origin
 

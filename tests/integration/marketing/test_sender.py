@@ -12,7 +12,8 @@ from services.marketing import store
 from shared.client import ServiceClient
 from shared.clock import utc_now
 from shared.errors import Unavailable
-from shared.mail import MailServer, from_base64url
+from shared.mail import MailServer
+from shared.sealing import from_base64url
 from shared.way_out import WayOut, open_token
 from tests.integration.marketing.conftest import Marketing
 from tests.integration.marketing.office import NOWHERE, TEXTS, Office, opened

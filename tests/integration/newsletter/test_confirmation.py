@@ -12,7 +12,7 @@ from datetime import timedelta
 import dkim
 from cryptography.hazmat.primitives import serialization
 
-from shared.mail import from_base64url
+from shared.sealing import from_base64url
 from shared.way_out import open_token
 from tests.integration.newsletter.conftest import World, links
 from tests.integration.newsletter.test_sign_up import ACTIVITY, CLICKS, NEWSLETTER, opened

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from services.newsletter.domain import MAX_TYPED
 from shared import register
 from shared.events import Statement
-from shared.mail import from_base64url
+from shared.sealing import from_base64url
 from shared.served_notice import verify
 from tests.integration.newsletter.conftest import World
 

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import re
 
-from shared.mail import from_base64url
+from shared.sealing import from_base64url
 from shared.way_out import WayOut, mint
 from tests.integration.newsletter.conftest import World
 from tests.integration.newsletter.test_confirmation import MARA

@@ -19,7 +19,7 @@ from services.ledger.reader.verify import verify
 from services.newsletter.dkim import key_set as dkim_key_set
 from shared.errors import Refused
 from shared.events.types import Served
-from shared.mail import base64url
+from shared.sealing import base64url
 from shared.served_notice import ServedNotice, ServedPurpose, issue, key_set, new_nonce
 from tests.opt_in import DOMAIN, ORIGIN, OptIn, World, dkim_key
 from tests.unit.proof.forging import Files, mended, named, report_of, with_json
