@@ -1,4 +1,4 @@
-"""What is personal leaves a collector only as ciphertext: compartments sealed by subjects, attachments by their hash."""
+"""What is personal leaves a collector only as ciphertext: compartments sealed by subjects, attachments by hash."""
 
 from __future__ import annotations
 
