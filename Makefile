@@ -83,6 +83,9 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.locked
 demo: venv
 	@exec $(BIN)/python -m infra.local.demo
 
+compose-secrets: venv
+	@exec $(BIN)/python -m infra.compose.secrets
+
 test: venv
 	@exec $(BIN)/pytest -q -n $(WORKERS) --dist loadgroup $(PLACES:%=--ignore=%)
 
@@ -131,6 +134,7 @@ lock: | $(filter .tools/bin/uv,$(UV))
 	@sed -n 's|^  "\(dkimpy[^"]*\)",.*|\1|p' pyproject.toml | $(COMPILE) --no-deps - -o requirements/sdist.txt
 	@grep -o '^uv==[^ ]*' requirements/tools.txt | $(COMPILE) - -o requirements/tools.txt.new
 	@mv requirements/tools.txt.new requirements/tools.txt
+	@echo aiosmtpd | $(COMPILE) - -c requirements/dev.txt -o requirements/inbox.txt
 	@grep -o '^check-jsonschema==[^ ]*' requirements/compose.txt | $(COMPILE) --no-deps - -o requirements/compose.txt.new
 	@mv requirements/compose.txt.new requirements/compose.txt
 

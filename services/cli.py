@@ -68,11 +68,28 @@ def migrate() -> None:
 
 @app.command()
 def topics() -> None:
-    """Bring Kafka to the wanted state."""
+    """Bring Kafka to the wanted state: the topics; with a file kafka-admin among the secrets, users and rights too.
+
+    A user with a file kafka-<user> in CONSENT_LEDGER_SECRETS_DIR is given the password in it.
+    """
+    from shared import kafka_users  # noqa: PLC0415
+    from shared.register import load  # noqa: PLC0415
     from shared.topics import ensure_topics  # noqa: PLC0415
 
     settings = Settings()
-    asyncio.run(ensure_topics(settings.kafka, settings.topic_prefix, settings.shards))
+    login, prefix, sources = (
+        settings.kafka_login(kafka_users.ADMIN),
+        settings.topic_prefix,
+        load(settings.register_dir).sources,
+    )
+
+    async def bring() -> None:
+        await ensure_topics(settings.kafka, prefix, settings.shards, login=login)
+        if login.user:
+            known = kafka_users.passwords(settings.secrets_dir, kafka_users.users(sources))
+            await kafka_users.ensure_users(settings.kafka, login, prefix, sources, known, os.urandom)
+
+    asyncio.run(bring())
 
 
 @secrets.command("create")

@@ -21,6 +21,7 @@ from aiokafka.errors import (
 )
 
 from shared.errors import Unavailable
+from shared.kafka_login import NOBODY, Login
 
 Headers = list[tuple[str, bytes]]
 
@@ -63,8 +64,9 @@ class OutOfRange(Exception):
 class Producer:
     """acks=all and idempotent. Any error means "send it again": the receiver drops exact duplicates."""
 
-    def __init__(self, bootstrap: str, linger_ms: int = 0) -> None:
+    def __init__(self, bootstrap: str, login: Login = NOBODY, *, linger_ms: int = 0) -> None:
         self._bootstrap = bootstrap
+        self._login = login
         self._linger_ms = linger_ms
         self._inner: Any = None
         self._starting = asyncio.Lock()
@@ -112,6 +114,7 @@ class Producer:
                     max_batch_size=256 * 1024,
                     request_timeout_ms=_REQUEST_TIMEOUT_MS,
                     retry_backoff_ms=100,
+                    **self._login.options(),
                 )
                 try:
                     async with asyncio.timeout(_ACKNOWLEDGED_WITHIN):
@@ -194,9 +197,15 @@ class Consumer:
     """Reads partitions from given positions; without one it reads none until `seek`."""
 
     def __init__(
-        self, bootstrap: str, topic: str, partitions: Iterable[int], positions: Mapping[int, int] | None = None
+        self,
+        bootstrap: str,
+        topic: str,
+        partitions: Iterable[int],
+        positions: Mapping[int, int] | None = None,
+        login: Login = NOBODY,
     ) -> None:
         self._bootstrap = bootstrap
+        self._login = login
         self._topic = topic
         self._partitions = sorted(partitions)
         self._positions = dict(positions or {})
@@ -213,6 +222,7 @@ class Consumer:
             fetch_max_wait_ms=500,  # the broker answers at once when there is anything
             max_partition_fetch_bytes=4 * 1024 * 1024,
             metadata_max_age_ms=30_000,
+            **self._login.options(),
         )
         try:
             await consumer.start()

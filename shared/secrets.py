@@ -178,6 +178,7 @@ def create_secrets(
     callers: Iterable[str],
     shards: int,
     database_roles: Iterable[str] = (),
+    kafka_users: Iterable[str] = (),
 ) -> None:
     """Make what is missing and overwrite nothing, so that it can run before every start."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -192,7 +193,7 @@ def create_secrets(
         if not (directory / name).exists():
             _write(directory / name, random(length).hex() + "\n")
     words = [_first(directory, f"credential-{caller}", ".") for caller in callers]
-    for name in [*words, *(f"database-{role}" for role in database_roles)]:
+    for name in [*words, *(f"database-{role}" for role in database_roles), *(f"kafka-{user}" for user in kafka_users)]:
         if not (directory / name).exists():
             _write(directory / name, base64.urlsafe_b64encode(random(32)).decode("ascii").rstrip("=") + "\n")
     if not any(directory.glob("dkim-*.pem")):

@@ -10,6 +10,8 @@ from urllib.parse import quote, urlsplit
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.kafka_login import SCRAM, Login
+
 _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -23,6 +25,13 @@ class Settings(BaseSettings):
     superuser_dsn: str = ""
     """Only for `migrate`, `log create` and restores; no service is given it."""
     kafka: str = "127.0.0.1:9092"
+    kafka_authority: Path | None = None
+    """File with the certificates of those who sign the brokers' certificates; named, it makes every line TLS."""
+    kafka_admin_mechanism: str = SCRAM
+    """How `topics` logs in. PLAIN where the administrator is a user of the broker's own settings: of users by SCRAM
+    there is none before there is somebody to make the first."""
+    audience_replication: int = Field(default=1, ge=1)
+    """On how many brokers what the audience has counted is kept; one is enough, for it can be counted anew."""
     topic_prefix: str = ""
     shards: int = Field(default=1, ge=1, le=1024)
     base_url: str = "http://localhost:8080"
@@ -78,6 +87,14 @@ class Settings(BaseSettings):
             return address
         joint = "&" if "?" in address else "?"
         return f"{address}{joint}password={quote(password.read_text('utf-8').strip(), safe='')}"
+
+    def kafka_login(self, user: str) -> Login:
+        """Who one service is to the brokers: with a password if there is a file for the user, else nobody."""
+        file = self.secrets_dir / f"kafka-{user}"
+        if not file.is_file():
+            return Login(authority=self.kafka_authority)
+        mechanism = self.kafka_admin_mechanism if user == "admin" else SCRAM
+        return Login(user, file.read_text("utf-8").strip(), self.kafka_authority, mechanism)
 
     def origin(self, shard: int) -> str:
         """The name of a shard's log: `<host>/ledger/log/<shard>`, no scheme (C2SP tlog-checkpoint)."""

@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 
 from shared.backoff import Backoff
 from shared.errors import Corrupt, Unavailable
+from shared.kafka_login import NOBODY, Login
 
 STATED: Final = "consent.stated"
 RECORDED: Final = "consent.recorded"
@@ -25,12 +26,14 @@ _FOR_GOOD: Final = {17, 29, 37, 38, 40, 44}
 """Broker errors that waiting does not cure: name, authorization, partitions, replication, config, policy."""
 
 
-async def ensure_topics(bootstrap: str, prefix: str, shards: int, replication: int | None = None) -> None:
+async def ensure_topics(
+    bootstrap: str, prefix: str, shards: int, replication: int | None = None, login: Login = NOBODY
+) -> None:
     """One partition per shard on each topic, on three brokers where there are as many; returns when they are there.
 
     Safe to repeat. Unavailable if no broker answers, or if they do not get there in time.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=15_000)
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=15_000, **login.options())
     names = [prefix + STATED, prefix + RECORDED]
     backoff = Backoff(first=0.05, longest=1.0)
     try:

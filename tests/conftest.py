@@ -14,7 +14,7 @@ from hypothesis import HealthCheck
 from shared.migrations import migrate
 from tests.parts import Database, KafkaPart, Parts, PostgresPart, plan
 
-SHARES_ITS_PREPARATION = {"test_log_check.py", "test_access.py", "test_imports.py"}
+SHARES_ITS_PREPARATION = {"test_kafka_users.py", "test_log_check.py", "test_access.py", "test_imports.py"}
 # The servers under test share the processor with us: how long an example takes says nothing about it.
 hypothesis.settings.register_profile("real parts", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis.settings.load_profile("real parts")

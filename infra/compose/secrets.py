@@ -1,6 +1,9 @@
 """Makes the files that docker-compose.yml mounts: keys, credentials and passwords, what is missing of them.
 
 python -m infra.compose.secrets [FOLDER]      FOLDER: CONSENT_LEDGER_FOLDER, or .local/compose in the checkout
+
+Where FOLDER is the checkout's, `.env` beside docker-compose.yml then says as whom the containers run: as the owner of
+these files, who alone can read them. Run by root it gives them to an ordinary user.
 """
 
 from __future__ import annotations
@@ -10,34 +13,70 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from shared import register
+from infra import kafka_rights
+from shared import kafka_users, register
 from shared.access import grants
 from shared.migrations import roles
 from shared.secrets import create_secrets
 
 SUPERUSER: Final = "postgres"
-FOLDER: Final = Path(__file__).resolve().parents[2] / ".local" / "compose"
+CHECKOUT: Final = Path(__file__).resolve().parents[2]
+FOLDER: Final = CHECKOUT / ".local" / "compose"
+ORDINARY: Final = 1000  # user and group, where root makes the files
+PARTS: Final = ("secrets", "signer", "evidence")
 
 
 def create(folder: Path, shards: int = 1) -> Path:
-    """Make `secrets` and `signer` below the folder; nothing that exists is changed. Gives the secrets' folder."""
-    secrets = folder / "secrets"
-    (folder / "signer").mkdir(mode=0o700, parents=True, exist_ok=True)
-    create_secrets(secrets, os.urandom, register.load().sources, grants(), shards, [*roles(), SUPERUSER])
-    password = (secrets / f"database-{SUPERUSER}").read_text("ascii").strip()
-    pgpass = secrets / f"{SUPERUSER}.pgpass"
+    """Make the parts below the folder; nothing that exists is changed. Gives the secrets' folder."""
+    for part in PARTS:
+        (folder / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+    secrets, sources = folder / "secrets", register.load().sources
+    create_secrets(
+        secrets,
+        os.urandom,
+        sources,
+        grants(),
+        shards,
+        [*roles(), SUPERUSER],
+        [*kafka_users.users(sources), kafka_users.ADMIN, kafka_rights.BROKER],
+    )
+
+    def word(name: str) -> str:
+        return (secrets / name).read_text("ascii").strip()
+
     # PostgreSQL's clients read passwords in this form, and only from a file that nobody else can read.
-    draft = pgpass.with_suffix(".new")
-    draft.touch(mode=0o600)
-    draft.write_text(f"*:*:*:{SUPERUSER}:{password}\n", "ascii")
-    draft.replace(pgpass)
+    _replace(secrets / f"{SUPERUSER}.pgpass", f"*:*:*:{SUPERUSER}:{word(f'database-{SUPERUSER}')}\n")
+    users = kafka_rights.secret(word(f"kafka-{kafka_rights.BROKER}"), word(f"kafka-{kafka_users.ADMIN}"))
+    _replace(secrets / "kafka.properties", "".join(f"{name}={value}\n" for name, value in users.items()))
     return secrets
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(f"{path.name}.new")
+    draft.touch(mode=0o600)
+    draft.write_text(text, "ascii")
+    draft.replace(path)
+
+
+def own(folder: Path) -> str:
+    """The owner of the files as `user:group`; if that would be root, they are given to an ordinary user."""
+    if os.geteuid() != 0:
+        return f"{os.getuid()}:{os.getgid()}"
+    for path in (folder, *(path for part in PARTS for path in (folder / part, *(folder / part).rglob("*")))):
+        os.chown(path, ORDINARY, ORDINARY)
+    return f"{ORDINARY}:{ORDINARY}"
 
 
 def main() -> None:
     """Make them where the compose file looks for them."""
     named = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("CONSENT_LEDGER_FOLDER")
-    print(f"secrets are in {create(Path(named) if named else FOLDER)}")  # noqa: T201
+    folder = Path(named) if named else FOLDER
+    secrets, owner = create(folder), own(folder)
+    if folder == FOLDER:
+        environment = CHECKOUT / ".env"
+        if not environment.exists():
+            environment.write_text(f"CONSENT_LEDGER_USER={owner}\n", "ascii")
+    print(f"secrets are in {secrets}; containers run as CONSENT_LEDGER_USER={owner}")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Self
 from infra.local.kafka import Kafka
 from infra.local.postgres import Postgres
 from infra.local.processes import NotStarted, Process
-from shared import register
+from shared import kafka_users, register
 from shared.access import grants
 from shared.migrations import migrate
 from shared.process import until_available
@@ -69,7 +69,9 @@ class Installation:
         postgres: Postgres | None = None,
         database: str = DATABASE,
         settings: Mapping[str, str] | None = None,
+        kafka_admin: str = "",
     ) -> None:
+        """`kafka_admin` is the administrator's password, where Kafka has one."""
         self.folder = folder
         self.port = port or free_port()
         self.base_url = f"http://localhost:{self.port}"
@@ -79,6 +81,9 @@ class Installation:
         self.database = database
         """Its name; two installations on one server must differ in it, or each does the other's work."""
         self._extra = dict(settings or {})
+        self._kafka_admin = kafka_admin
+        if kafka_admin:
+            self._extra["kafka_admin_mechanism"] = "PLAIN"
         self.processes: dict[str, Process] = {}
         self._smtp_port = free_port()
         self._worker_ports = {name: free_port() for name in PROCESSES}
@@ -151,12 +156,22 @@ class Installation:
     def _make_stores(self) -> None:
         settings = self.settings()
         sources = register.load(settings.register_dir).sources
-        create_secrets(settings.secrets_dir, os.urandom, sources, {*grants(), *self.secrets.grants()}, settings.shards)
+        callers = {*grants(), *self.secrets.grants()}
+        users = kafka_users.users(sources) if self._kafka_admin else []
+        create_secrets(settings.secrets_dir, os.urandom, sources, callers, settings.shards, kafka_users=users)
+        if self._kafka_admin:
+            (settings.secrets_dir / f"kafka-{kafka_users.ADMIN}").write_text(self._kafka_admin, "ascii")
 
         async def prepare() -> None:
             await _create_database(self.postgres.dsn(), self.database)
             # A broker takes connections a moment before it can make topics.
-            topics = functools.partial(ensure_topics, settings.kafka, settings.topic_prefix, settings.shards)
+            topics = functools.partial(
+                ensure_topics,
+                settings.kafka,
+                settings.topic_prefix,
+                settings.shards,
+                login=settings.kafka_login(kafka_users.ADMIN),
+            )
             async with asyncio.timeout(30):
                 await asyncio.gather(migrate(settings.superuser_dsn), until_available(topics))
 
@@ -164,6 +179,8 @@ class Installation:
             asyncio.run(prepare())
         except TimeoutError:
             raise NotStarted("the topics", "Kafka did not make them within 30 s", self.folder / "kafka.log") from None
+        if self._kafka_admin:
+            self.command("topics")
         if not (self.folder / "signer").exists():
             self.command("log", "create")
 

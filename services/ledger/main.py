@@ -65,12 +65,13 @@ async def open_append(settings: Settings) -> Running:
     metrics = Metrics("ledger_append")
     keys = Keys(secrets.source_keys(), secrets.keks())
     admit = admission(load(settings.register_dir))
-    topic = settings.topic(STATED)
+    topic, login = settings.topic(STATED), settings.kafka_login("ledger-append")
 
     def appender(shard: int) -> Appender:
-        return Appender(
-            shard, db, lambda: Consumer(settings.kafka, topic, [shard]), keys, admit, utc_now, os.urandom, metrics
-        )
+        def consumer() -> Consumer:
+            return Consumer(settings.kafka, topic, [shard], login=login)
+
+        return Appender(shard, db, consumer, keys, admit, utc_now, os.urandom, metrics)
 
     shards = [appender(shard) for shard in range(settings.shards)]
 
@@ -88,7 +89,7 @@ async def open_seal(settings: Settings) -> Running:
     secrets = Secrets(settings.secrets_dir)
     db = await Database.connect(settings.dsn("ledger_seal"), "ledger")
     publisher_db = await Database.connect(settings.dsn("ledger_publish"), "ledger")
-    producer = Producer(settings.kafka)
+    producer = Producer(settings.kafka, settings.kafka_login("ledger-seal"))
     metrics = Metrics("ledger_seal")
     sealers: list[Sealer] = []
     publishers: list[Publisher] = []

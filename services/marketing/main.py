@@ -40,7 +40,8 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     credential = secrets.credential("marketing")
     subjects = ServiceClient(settings.subjects_url, credential, "subjects")
     ledger = ServiceClient(settings.ledger_url, credential, "ledger")
-    producer = Producer(settings.kafka)
+    login, topic = settings.kafka_login("marketing"), settings.topic("consent.recorded")
+    producer = Producer(settings.kafka, login)
     metrics, pages = Metrics("marketing"), Pages("marketing", HERE)
 
     async def fold(tx: Transaction, recorded: Recorded) -> None:
@@ -49,7 +50,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     follower = Follower(
         "marketing",
         db,
-        lambda shards, positions: Consumer(settings.kafka, settings.topic("consent.recorded"), shards, positions),
+        lambda shards, positions: Consumer(settings.kafka, topic, shards, positions, login),
         ledger,
         secrets.publisher_key(),
         settings.origins(),
@@ -138,6 +139,8 @@ async def open_audience(settings: Settings) -> Running:
     metrics = Metrics("audience")
     audience = Audience(
         kafka=settings.kafka,
+        login=settings.kafka_login("audience"),
+        replication=settings.audience_replication,
         topic=settings.topic("consent.recorded"),
         name=f"{settings.topic_prefix}audience",
         origins=settings.origins(),

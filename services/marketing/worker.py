@@ -26,6 +26,7 @@ from shared.clock import Clock, from_millis
 from shared.database import Database
 from shared.errors import Corrupt, Refused, Unavailable
 from shared.follower import Heartbeat, Recorded
+from shared.kafka_login import NOBODY, Login
 from shared.metrics import Metrics
 
 PAGE: Final = 1000
@@ -49,6 +50,8 @@ class Audience:
         self,
         *,
         kafka: str,
+        login: Login = NOBODY,
+        replication: int = 1,
         topic: str,
         name: str,
         origins: Mapping[int, str],
@@ -75,11 +78,12 @@ class Audience:
             name,
             datadir=self._folder.name,
             broker=f"aiokafka://{kafka}",
+            broker_credentials=_credentials(login),
             loop=asyncio.get_running_loop(),
             store="memory://",
             web_enabled=False,  # it would serve the table, that is: who agreed to what
             topic_partitions=len(self._origins),
-            topic_replication_factor=1,  # what it holds can be counted anew
+            topic_replication_factor=replication,
             topic_disable_leader=True,
             consumer_auto_offset_reset="earliest",
             broker_session_timeout=SESSION_SECONDS,
@@ -234,6 +238,16 @@ class Audience:
             else:
                 backoff.reset()
                 await asyncio.sleep(SHOW_PAUSE_SECONDS)
+
+
+def _credentials(login: Login) -> faust.SASLCredentials | faust.SSLCredentials | None:
+    """The same login in Faust's words."""
+    context = login.ssl_context
+    if login.user:
+        return faust.SASLCredentials(
+            username=login.user, password=login.password, ssl_context=context, mechanism=login.mechanism
+        )
+    return None if context is None else faust.SSLCredentials(context)
 
 
 def _records(answer: Any) -> tuple[int, list[Recorded]]:

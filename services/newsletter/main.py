@@ -35,7 +35,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     subjects = ServiceClient(settings.subjects_url, credential, "subjects")
     ledger = ServiceClient(settings.ledger_url, credential, "ledger")
     marketing = ServiceClient(settings.marketing_url, credential, "marketing")
-    producer = Producer(settings.kafka)
+    producer = Producer(settings.kafka, settings.kafka_login("newsletter"))
     metrics, pages = Metrics("newsletter"), Pages("newsletter", HERE)
     speaker = Speaker.of(register.load(settings.register_dir))
     own_key = secrets.own_source_key("newsletter")

@@ -35,10 +35,11 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     await handlers.start(db, parts.peppers)
     metrics = Metrics("subjects")
     ledger = ServiceClient(settings.ledger_url, secrets.credential("subjects"), "ledger")
+    login = settings.kafka_login("subjects")
     follower = Follower(
         "subjects",
         db,
-        lambda shards, offsets: Consumer(settings.kafka, settings.topic("consent.recorded"), shards, offsets),
+        lambda shards, offsets: Consumer(settings.kafka, settings.topic("consent.recorded"), shards, offsets, login),
         ledger,
         secrets.publisher_key(),
         settings.origins(),

@@ -16,16 +16,19 @@ from typing import Any
 import asyncpg
 import pytest
 
+from infra import kafka_rights
+from infra.compose.healthy import paths
 from infra.compose.secrets import create
 from infra.compose.validate import problems
 from services.serve import ROLES
-from shared import migrations
+from shared import kafka_users, migrations
 from shared.process import Running
+from shared.register import load
 from tests.conftest import Database
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES_OF_DB = set(migrations.roles())
-JOBS = {"migrate", "topics", "log-create"}
+JOBS = {"migrate", "topics", "log-create", "operator"}
 BUILT_ON = {"postgres", "kafka", "mail", "edge"}
 ASKS = {
     "newsletter": {"postgres", "kafka", "mail", "subjects", "ledger", "marketing"},
@@ -38,6 +41,7 @@ ASKS = {
     "migrate": {"postgres"},
     "topics": {"kafka"},
     "log-create": {"postgres"},
+    "operator": {"postgres", "ledger", "subjects", "newsletter"},
     "edge": {"newsletter", "ledger"},
     "mail": set(),
     "postgres": set(),
@@ -45,6 +49,10 @@ ASKS = {
 }
 # Whoever shares a network with one of these asks it or is asked by it.
 KEEPERS = ("subjects", "ledger-seal", "mail", "edge")
+
+
+def secrets_of(service: dict[str, Any]) -> set[str]:
+    return {one if isinstance(one, str) else one["source"] for one in service.get("secrets", [])}
 
 
 def test_every_role_is_a_service_and_nothing_else_is(compose: dict[str, Any]) -> None:
@@ -63,7 +71,17 @@ def test_every_container_is_an_ordinary_user_on_a_file_system_it_cannot_write(co
 
 
 def test_everything_that_stays_up_has_a_health_check(compose: dict[str, Any]) -> None:
-    assert {name for name, service in compose["services"].items() if "healthcheck" not in service} == JOBS
+    ours = {name for name, one in compose["services"].items() if "build" in one}
+    assert ours == ROLES.keys() | JOBS | {"mail"}
+    assert "\nHEALTHCHECK " in (ROOT / "Dockerfile").read_text("utf-8")
+    assert {name for name, one in compose["services"].items() if "healthcheck" in one} == BUILT_ON - {"mail"}
+
+
+@pytest.mark.parametrize("role", [*ROLES])
+def test_the_health_check_asks_what_the_container_serves(role: str) -> None:
+    assert paths(f"/venv/bin/python3\0/venv/bin/consent-ledger\0serve\0{role}\0".encode()) == [f"/{role}/health/ready"]
+    assert paths(b"python3\0-m\0infra.compose.mail\0/tmp/mails\0") == ["/inbox/health/ready"]
+    assert paths(b"/venv/bin/python3\0/venv/bin/consent-ledger\0migrate\0") == []
 
 
 def test_no_secret_is_in_the_environment(compose: dict[str, Any]) -> None:
@@ -76,7 +94,7 @@ def test_no_secret_is_in_the_environment(compose: dict[str, Any]) -> None:
 
 def test_every_secret_that_is_mounted_can_be_made(compose: dict[str, Any], tmp_path: Path) -> None:
     made = {path.name for path in create(tmp_path).iterdir()}
-    mounted = {name for service in compose["services"].values() for name in service.get("secrets", [])}
+    mounted = {name for service in compose["services"].values() for name in secrets_of(service)}
 
     assert mounted == compose["secrets"].keys()
     assert mounted <= made
@@ -90,15 +108,27 @@ def test_making_the_secrets_again_changes_none(tmp_path: Path) -> None:
 
 def test_keys_are_where_they_must_be_and_nowhere_else(compose: dict[str, Any]) -> None:
     def holders(secret: str) -> set[str]:
-        return {name for name, service in compose["services"].items() if secret in service.get("secrets", [])}
+        return {name for name, service in compose["services"].items() if secret in secrets_of(service)}
 
     assert holders("log-0") == holders("fresh-0") == {"ledger-seal", "log-create"}
     assert holders("subjects-kek-1") == holders("pepper-1") == {"subjects"}
-    assert holders("kek-1") == {"ledger", "ledger-append", "ledger-seal"}
+    assert holders("kek-1") == {"ledger", "ledger-append", "ledger-seal", "operator"}
     assert holders("notice-1") == {"newsletter"}
     assert holders("source-newsletter.1") == {"newsletter", "ledger-append"}
     assert holders("source-marketing.1") == {"marketing", "ledger-append"}
     assert holders("postgres.pgpass") == {"migrate", "log-create"}
+    assert holders("kafka-admin") == {"topics"}
+    assert holders("kafka.properties") == {"kafka"}
+    for user in kafka_users.users(load().sources):
+        assert holders(f"kafka-{user}") == {"topics", user}
+
+
+def test_the_broker_is_told_what_the_tests_of_its_rights_tell_theirs(compose: dict[str, Any]) -> None:
+    environment = compose["services"]["kafka"]["environment"]
+    for name, value in kafka_rights.OPEN.items():
+        assert environment[f"KAFKA_{name.upper().replace('.', '_')}"] == value, name
+    listeners = environment["KAFKA_LISTENERS"] + environment["KAFKA_ADVERTISED_LISTENERS"]
+    assert "PLAINTEXT:" not in listeners
 
 
 def test_every_database_role_has_a_password_that_only_its_service_and_the_migration_hold(
@@ -106,12 +136,12 @@ def test_every_database_role_has_a_password_that_only_its_service_and_the_migrat
 ) -> None:
     services = compose["services"]
     for role in migrations.roles():
-        holders = {name for name, one in services.items() if f"database-{role}" in one.get("secrets", [])} - {"migrate"}
-        assert f"database-{role}" in services["migrate"]["secrets"]
+        holders = {name for name, one in services.items() if f"database-{role}" in secrets_of(one)} - {"migrate"}
+        assert f"database-{role}" in secrets_of(services["migrate"])
         of_service = role.split("_")[0]
         assert holders, role
         allowed = {of_service, role.replace("_", "-"), "audience" if of_service == "marketing" else of_service}
-        assert holders <= allowed | {"ledger-seal"}, role
+        assert holders <= allowed | {"ledger-seal", "operator"}, role
 
 
 async def test_the_secrets_a_role_is_given_are_enough_to_open_it(roles: dict[str, Running]) -> None:
@@ -166,7 +196,12 @@ def test_nobody_else_shares_a_network_with_a_keeper(keeper: str, compose: dict[s
 
 def test_only_the_edge_and_the_inbox_are_reached_from_outside(compose: dict[str, Any]) -> None:
     networks = compose["networks"]
-    assert {name for name, network in networks.items() if not network.get("internal")} == {"outside"}
+    assert {name for name, network in networks.items() if not network.get("internal")} == {"outside", "mail"}
+    assert {name for name, one in compose["services"].items() if "mail" in one["networks"]} == {
+        "newsletter",
+        "marketing",
+        "mail",
+    }
     assert {name for name, one in compose["services"].items() if "outside" in one["networks"]} == {"edge", "mail"}
     assert {name for name, one in compose["services"].items() if "ports" in one} == {"edge", "mail"}
     for service in compose["services"].values():

@@ -21,7 +21,8 @@ GAP = re.compile(r"{(\w*)}")
 UNFINISHED = re.compile(r"(?:^[ *>-]*|(?:#|--|//|/[*]|<!--).*?)\b(TODO|FIXME|XXX|HACK)\b", re.MULTILINE)
 NOT_RUN = re.compile(r"pytest\.(skip|xfail|importorskip)\b|pytest\.mark\.(skip|skipif|xfail)\b|unittest\.skip")
 # Sources name no registry and no machine: packages come from wherever the one who installs says.
-PLACES = re.compile(r"(?<![\w.$}/])/(?:home|root|Users|work|mnt)/[A-Za-z0-9._-]+")
+# Not that of a container: where the image of Apache Kafka takes its settings from.
+PLACES = re.compile(r"(?<![\w.$}/])/(?:home|root|Users|work|mnt(?!/shared/config))/[A-Za-z0-9._-]+")
 ADDRESS = re.compile(r"https?://(?P<host>[A-Za-z0-9.-]+)")
 PUBLIC = {"pypi.org", "files.pythonhosted.org", "repo1.maven.org", "repo.maven.apache.org", "registry.npmjs.org"}
 MIRROR = re.compile(r"mirror|proxy|artifactory|nexus|registry|index-url|simple/", re.IGNORECASE)
