@@ -6,6 +6,7 @@ UV      ?= $(or $(shell uv --version >/dev/null 2>&1 && command -v uv),.tools/bi
 VENV    := .venv
 BIN     := $(VENV)/bin
 WORKERS ?= 3  # processes of `make test`: its tests wait more than they compute
+MINUTES ?= 60
 PLACES  := tests/browser tests/compose tests/clients  # these need parts that `make venv` does not install
 
 # uv knows nothing of pip's settings, nor pip of uv's: what is set for one of them holds for both (and for requests).
@@ -33,13 +34,14 @@ OFFLINE = echo "make: the packages named in requirements/ are not all here and c
   "private certificate authority into SSL_CERT_FILE." >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv installed demo test test-browser test-clients benchmark openapi lint lock clean
+.PHONY: help venv installed demo test test-browser test-clients chaos benchmark openapi lint lock clean
 
 help:
 	@echo "make demo          install what is missing, start everything, play the story, stay up (PORT=8080, ONCE=1)"
 	@echo "make test          every test that needs nothing but what is installed here"
 	@echo "make test-browser  the pages in a real browser (needs chromium and chromium-driver)"
 	@echo "make test-clients  a log client we did not write, against our running log"
+	@echo "make chaos         an hour of random faults under load, then a judgement (MINUTES=60, SEED=…)"
 	@echo "make benchmark     how fast it is here, as rows of a table (ARGS='--help' says what can be chosen)"
 	@echo "make lint          style, types, imports, docker-compose.yml"
 	@echo "make openapi       write docs/openapi anew, from the running services"
@@ -91,6 +93,9 @@ test: venv
 
 test-browser: venv
 	@exec $(BIN)/pytest -q tests/browser
+
+chaos: venv
+	@exec $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 benchmark: venv
 	@exec $(BIN)/python -m benchmarks $(ARGS)

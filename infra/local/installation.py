@@ -208,7 +208,11 @@ class Installation:
             self._wait(f"{self.base_url}/{service}/health/ready", "web")
         for name in names:
             if name != "web":
-                self._wait(f"http://127.0.0.1:{self._worker_ports[name]}/{name}/health/ready", name)
+                self._wait(self.ready_url(name), name)
+
+    def ready_url(self, worker: str) -> str:
+        """Where a process without pages says whether it is ready."""
+        return f"http://127.0.0.1:{self._worker_ports[worker]}/{worker}/health/ready"
 
     def start_process(self, name: str) -> None:
         """Start one of the four processes (again)."""

@@ -53,7 +53,8 @@ class Person:
 class Crowd:
     """People whose every choice comes from one seed. `door` is the way to whichever web process answers now."""
 
-    def __init__(self, base_url: str, mails: MailServer, seed: int) -> None:
+    def __init__(self, base_url: str, mails: MailServer, seed: int, patience: float = PATIENCE_SECONDS) -> None:
+        self._patience = patience
         self.base_url = self.door = base_url
         self.mails = mails
         self.people: list[Person] = []
@@ -126,7 +127,7 @@ class Crowd:
 
     def _mail(self, person: Person, kind: Kind) -> Arrived:
         what = f"the {kind} mail"
-        found: list[Arrived] = until(what, lambda: self.mails.to(person.address, kind), PATIENCE_SECONDS)
+        found: list[Arrived] = until(what, lambda: self.mails.to(person.address, kind), self._patience)
         return found[0]
 
     def _here(self, link: str) -> str:
@@ -141,5 +142,5 @@ class Crowd:
                 return page if page.status < 500 else None
             return None
 
-        page: Page = until("an answer", answer, PATIENCE_SECONDS)
+        page: Page = until("an answer", answer, self._patience)
         return page

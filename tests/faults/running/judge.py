@@ -44,7 +44,7 @@ NOW: Final = """
 """
 
 
-def settled(world: World) -> None:
+def settled(world: World, seconds: float = SETTLED_SECONDS) -> None:
     """Wait until nothing is on its way any more; what would be tried again later is tried again now."""
 
     left = ""
@@ -57,7 +57,7 @@ def settled(world: World) -> None:
         return not left
 
     try:
-        until("the end of all that was on its way", nothing, SETTLED_SECONDS)
+        until("the end of all that was on its way", nothing, seconds)
     except Broken as error:
         error.add_note(left)
         raise
@@ -70,6 +70,8 @@ class Log:
     statements: list[Statement] = field(default_factory=list)
     standings: dict[str, Standing] = field(default_factory=lambda: defaultdict(lambda: Standing({})))
     by_subject: dict[str, list[Statement]] = field(default_factory=lambda: defaultdict(list))
+    indexes: dict[str, int] = field(default_factory=dict)
+    """of a statement, by its id"""
 
     @classmethod
     def read(cls, world: World) -> Log:
@@ -79,6 +81,7 @@ class Log:
         for raw, matter in zip(judged.statements, judged.matters, strict=True):
             statement = parse(raw)
             log.statements.append(statement)
+            log.indexes[statement.id] = judged.indexes[raw]
             log.by_subject[statement.subject].append(statement)
             before = log.standings[statement.subject]
             log.standings[statement.subject], overtaken = before.apply(statement, judged.indexes[raw])
