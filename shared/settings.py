@@ -3,14 +3,17 @@
 Only main.py files, services/cli.py and services/serve.py read them; everybody else is given values.
 """
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.kafka_login import SCRAM, Login
+
+Network = IPv4Network | IPv6Network
 
 _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -52,6 +55,11 @@ class Settings(BaseSettings):
     mail_from: str = "newsletter@example.org"
     host: str = "127.0.0.1"
     port: int = 8080
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = ()
+    """Networks (10.0.0.0/8, fd00::/8; by commas) of the proxies in front of us: from them, and from nobody else,
+    X-Forwarded-For is believed. Empty: whoever connects is the client, and behind a proxy everybody is one network."""
+    limits: Path | None = None
+    """A file in the place of shared/limits.toml."""
     worker_port: int = 0
     """Health and metrics of a process without pages; 0 takes any free port and logs it."""
     demo: bool = False
@@ -63,6 +71,11 @@ class Settings(BaseSettings):
     @classmethod
     def _without_trailing_slash(cls, value: str) -> str:
         return value.rstrip("/")
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _by_commas(cls, value: object) -> object:
+        return [one.strip() for one in value.split(",") if one.strip()] if isinstance(value, str) else value
 
     @field_validator("base_url")
     @classmethod

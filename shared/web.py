@@ -245,6 +245,8 @@ async def _answer_to(request: Request, error: Exception) -> Response:
             # Basic, because that is what lets a person's browser ask for the credential.
             challenge = {"WWW-Authenticate": 'Basic realm="Consent Ledger", charset="UTF-8"'}
             headers = challenge if error.status == 401 else {}
+            if "retry_after" in error.facts:
+                headers = {"Retry-After": str(error.facts["retry_after"])}
             return _answer(request, error.status, error.code, error.message, error.facts, headers)
         case Unavailable():
             return _answer(

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 DATABASE: Final = "consent"
 PROCESSES: Final = ("ledger-append", "ledger-seal", "web", "audience")
 READY: Final = ("subjects", "ledger", "newsletter", "marketing")
+LIMITS: Final = Path(__file__).with_name("limits.toml")
 COMMAND: Final = Path(sys.executable).parent / "consent-ledger"
 
 
@@ -124,6 +125,7 @@ class Installation:
             "host": "127.0.0.1",
             "port": str(self.port),
             "demo": "true",
+            "limits": str(LIMITS),
             "inbox": str(self.inbox),
             **self._extra,
         }

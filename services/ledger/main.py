@@ -19,6 +19,7 @@ from shared.access import Access
 from shared.clock import utc_now
 from shared.database import Database
 from shared.kafka import Consumer, Producer
+from shared.limits import Limits
 from shared.metrics import Metrics
 from shared.pages import Pages
 from shared.process import Running
@@ -41,13 +42,14 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
 
     register = load(settings.register_dir)
     pages, registers = Pages("ledger", receipts_api.HERE), receipts_api.Registers(db, register)
+    limits = Limits.of(settings, utc_now, os.urandom, metrics)
     await registers.keep()
     # Only of sources that state over HTTP; nobody is asked before there is one.
     keys = {source: secrets.own_source_key(source) for source in register.http_sources}
     producer = Producer(settings.kafka)
     app = create_app("ledger", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
     app.include_router(api.router(parts))
-    app.include_router(receipts_api.router(db, parts.keks, registers, pages))
+    app.include_router(receipts_api.router(db, parts.keks, registers, pages, limits))
     app.include_router(statements_api.router(parts, statements_api.Door(db, producer, settings.topic(STATED), keys)))
     Gauges(db, utc_now, metrics)
 

@@ -27,7 +27,8 @@ from shared.clock import from_millis, parse_rfc3339
 from shared.database import Database
 from shared.errors import Corrupt, Refused
 from shared.events.types import UUID7_PATTERN, Decimal, Hash, Subject
-from shared.openapi import HTML, JSON, TEXT, Answer, door, json
+from shared.limits import Limits
+from shared.openapi import HTML, JSON, TEXT, Answer, Error, door, json
 from shared.pages import Pages, Texts
 from shared.register import Register, RegisterInvalid
 from shared.register.notice import Notice, parse_notice
@@ -35,6 +36,7 @@ from shared.web import language, wants_html
 
 HERE: Final = Path(__file__).parent
 KEY_SIZE: Final = 16
+NO_RECEIPT: Final = "receipt-not-found"
 
 _LOCAL: Final = ZoneInfo("Europe/Berlin")
 _STATEMENT: Final = re.compile(UUID7_PATTERN[:-1] + r"\Z", re.ASCII)
@@ -76,7 +78,7 @@ class HistoryAnswer(TypedDict):
 
 def no_receipt() -> Refused:
     """One answer for every link that opens nothing, so that it tells nothing about what there is."""
-    return Refused("receipt-not-found", "This link opens no receipt.", status=404)
+    return Refused(NO_RECEIPT, "This link opens no receipt.", status=404)
 
 
 def no_register() -> Refused:
@@ -307,7 +309,7 @@ def _file(content: bytes, media_type: str, name: str) -> Response:
     )
 
 
-def router(db: Database, keks: Mapping[int, bytes], registers: Registers, pages: Pages) -> APIRouter:
+def router(db: Database, keks: Mapping[int, bytes], registers: Registers, pages: Pages, limits: Limits) -> APIRouter:
     """GET /ledger/receipts/{id}, /ledger/subjects/{subject}/history, /ledger/register/{hash}."""
     histories = Histories(db, keks)
     opened = Receipts(histories, registers, pages)
@@ -319,7 +321,12 @@ def router(db: Database, keks: Mapping[int, bytes], registers: Registers, pages:
             200: Answer(
                 "The receipt in the form that was asked for (docs/formats.md).",
                 {JSON: dict[str, Any], "application/ld+json": dict[str, Any], TEXT: str, HTML: str},
-            )
+            ),
+            429: Answer(
+                "This link opens no receipt, and too many like it came from this network.",
+                {JSON: Error, HTML: str},
+                {"Retry-After": "Seconds after which to ask again."},
+            ),
         },
         refuses={404: "This link opens no receipt."},
     )
@@ -335,6 +342,10 @@ def router(db: Database, keks: Mapping[int, bytes], registers: Registers, pages:
             return await opened.answer(request, statement, key, wanted)
         except records.NoRecord:
             raise Corrupt("register", "a receipt names another activity than its register") from None
+        except Refused as error:
+            if error.code == NO_RECEIPT:
+                limits.unknown_link(request, "receipt")
+            raise
 
     @routes.get("/subjects/{subject}/history", dependencies=[Depends(needs("ledger.history"))])
     @door(

@@ -26,6 +26,7 @@ from services.newsletter.domain import (
 from shared.database import Database
 from shared.events.types import Sealed, Statement
 from shared.identifiers import Random, uuid7
+from shared.limits import MailCap
 from shared.outbox import put
 from shared.register import Notice
 from shared.sealing import Compartment
@@ -43,16 +44,24 @@ async def publish_notice(db: Database, speaker: Speaker, notice: Notice, now: da
 
 
 async def sign_up(
-    db: Database, speaker: Speaker, new: SignUp, evidence: Mapping[str, Sealed], brief: Compartment
-) -> bool:
-    """Record a form: its row, its statements, its confirmation mail. False: it was sent before, nothing changes."""
+    db: Database, speaker: Speaker, new: SignUp, evidence: Mapping[str, Sealed], brief: Compartment, cap: MailCap
+) -> Literal["asked", "capped", "again"]:
+    """Record a form: its row, its statements, its confirmation mail. Sent before (`again`): nothing changes.
+
+    `capped`: it is recorded like any other, but no mail leaves for it (ADR 0013).
+    """
+    request = new.request
     async with db.transaction() as tx:
+        await store.lock_subject(tx, request.subject)
+        capped = await store.is_capped(tx, request, cap)
         if not await store.put_request(tx, new):
-            return False
-        request = new.request
-        await store.put_mail(tx, request.confirmation, "confirmation", request.id, brief, request.requested_at)
+            return "again"
+        if capped:
+            await store.put_capped_mail(tx, request.confirmation, request.id, request.requested_at)
+        else:
+            await store.put_mail(tx, request.confirmation, "confirmation", request.id, brief, request.requested_at)
         await put(tx, statements_of_sign_up(speaker, new, evidence))
-    return True
+    return "capped" if capped else "asked"
 
 
 async def confirm(

@@ -15,6 +15,7 @@ from shared.client import ServiceClient
 from shared.clock import utc_now
 from shared.database import Database
 from shared.kafka import Producer
+from shared.limits import Limits
 from shared.mail import MailServer
 from shared.metrics import Metrics
 from shared.outbox import Relay
@@ -80,6 +81,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
                 random=os.urandom,
                 base_url=settings.base_url,
                 metrics=metrics,
+                limits=Limits.of(settings, utc_now, os.urandom, metrics),
             )
         )
     )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from services.newsletter.domain import Asked, Request, Scope, SignUp
 from shared.database import Queries, Row, Transaction
 from shared.events.types import Attachment, Served
+from shared.limits import MailCap
 from shared.sealing import Compartment
 
 MailKind = Literal["confirmation", "welcome"]
@@ -86,6 +87,27 @@ async def put_request(tx: Transaction, sign_up: SignUp) -> bool:
         [one.statement for one in request.asked],
     )  # fmt: skip
     return True
+
+
+async def is_capped(tx: Transaction, request: Request, cap: MailCap) -> bool:
+    """Whether this address has had its share of confirmation mails that nobody confirmed: so many in a while, or one
+    just now that asks the same and can still be answered.
+
+    Under `lock_subject`, or two forms at once would both be the first. Mails that never left do not count.
+    """
+    now, same = request.requested_at, [one.key for one in request.asked]
+    capped = await tx.fetchval(
+        """
+        select count(*) filter (where r.requested_at > $2) >= $3
+            or count(*) filter (where r.requested_at > $4 and r.state = 'open' and r.expires_at > $5 and r.notice = $6
+                and $7::text[] = array(select p.purpose || '/' || p.channel from request_purpose p
+                                       where p.request = r.id order by p.position)) > 0
+        from request r join mail m on m.request = r.id and m.kind = 'confirmation' and m.state <> 'dropped'
+        where r.subject = $1 and r.state <> 'confirmed' and r.requested_at > least($2, $4)
+        """,
+        request.subject, now - cap.period, cap.address, now - cap.same_after, now, request.notice, same,
+    )  # fmt: skip
+    return bool(capped)
 
 
 async def request_by_token(db: Queries, token_hash: bytes) -> Request | None:
@@ -164,12 +186,14 @@ async def delete_requests(tx: Transaction, requests: Sequence[str]) -> None:
 
 
 async def next_deadline(db: Queries) -> datetime | None:
-    """When the sweeper has something to do again, if nothing else happens."""
+    """When the sweeper has something to do again, if nothing else happens. What waits for a mail to end is not due:
+    asking for it again and again would not end the mail."""
     value = await db.fetchval(
         """
         select least(
             (select min(expires_at) from request where state = 'open'),
-            (select min(purge_at) from request where state in ('expired', 'voided'))
+            (select min(purge_at) from request r where state in ('expired', 'voided')
+                and not exists (select from mail m where m.request = r.id and m.ended_at is null))
         )
         """
     )
@@ -245,6 +269,17 @@ async def put_mail(
         select pg_notify('newsletter_mail', '') from queued
         """,
         mail, kind, request_id, "waiting" if kind == "confirmation" else "held", brief.ciphertext, brief.key_hash, now,
+    )  # fmt: skip
+
+
+async def put_capped_mail(tx: Transaction, mail: str, request_id: str, now: datetime) -> None:
+    """The confirmation mail that is not sent: it is at its end, and never held anything."""
+    await tx.execute(
+        """
+        insert into mail (id, kind, request, state, next_attempt_at, created_at, ended_at)
+        values ($1, 'confirmation', $2, 'dropped', $3, $3, $3)
+        """,
+        mail, request_id, now,
     )  # fmt: skip
 
 

@@ -43,6 +43,11 @@ _AGAIN: Final = Answer(
     {"text/html": str, "application/json": dict[str, Any]},
     {"Retry-After": "Seconds after which to send it again."},
 )
+_WAIT: Final = Answer(
+    "Too many from this network, or from everybody: the page says what to do.",
+    {"text/html": str},
+    {"Retry-After": "Seconds after which to send it again."},
+)
 
 
 def router(parts: Parts) -> APIRouter:
@@ -63,6 +68,7 @@ def router(parts: Parts) -> APIRouter:
         answers={
             200: page("Thank you. It is durable, and a mail with a link is on its way."),
             422: page("The form again, with what is wrong with it."),
+            429: _WAIT,
             503: _AGAIN,
         },
     )
@@ -89,7 +95,11 @@ def router(parts: Parts) -> APIRouter:
 
     @routes.get("/confirm/{token}", dependencies=LINKS)
     @door(
-        answers={200: page("The question, or that it was answered."), 410: page("The link has ended.")},
+        answers={
+            200: page("The question, or that it was answered."),
+            410: page("The link has ended."),
+            429: _WAIT,
+        },
         refuses={404: "This link is not one of ours."},
     )
     async def show_confirmation(request: Request, token: str) -> Response:
@@ -99,7 +109,7 @@ def router(parts: Parts) -> APIRouter:
 
     @routes.post("/confirm/{token}", dependencies=LINKS)
     @door(
-        answers={200: page("Confirmed, now or before."), 410: page("The link has ended."), 503: _AGAIN},
+        answers={200: page("Confirmed, now or before."), 410: page("The link has ended."), 429: _WAIT, 503: _AGAIN},
         refuses={403: "The form was sent from another site's page.", 404: "This link is not one of ours."},
     )
     async def take_confirmation(request: Request, token: str) -> Response:

@@ -10,7 +10,7 @@ from services.newsletter import domain, handlers, store
 from services.newsletter.api.front import Front, agent, hash_of_token, retry_after, sealed_by_statement
 from services.newsletter.domain import Confirmation
 from services.newsletter.letters import label_of
-from shared.errors import Unavailable
+from shared.errors import Refused, Unavailable
 from shared.identifiers import uuid7
 from shared.sealing import base64url, seal
 from shared.web import language, same_origin
@@ -35,7 +35,7 @@ class ConfirmationPage(Front):
     async def show(self, request: Request, token: str) -> Response:
         found = await self._found(token)
         if found is None:
-            return self._ended(language(request), "unknown", None)
+            return self._unknown(request)
         lang, state = self._language(request, found), found.state_at(self.parts.clock())
         if state == "open":
             return self._question(lang, found)
@@ -65,12 +65,23 @@ class ConfirmationPage(Front):
         until = self.when(lang, found.expires_at) if found is not None else ""
         return self.page("ended.html", lang, status=404 if found is None else 410, state=state, until=until)
 
+    def _unknown(self, request: Request) -> Response:
+        """Who opens many links that we do not know is asked to wait; a link that we know never is."""
+        lang = language(request)
+        try:
+            self.parts.limits.unknown_link(request, "confirmation")
+        except Refused as error:
+            seconds = int(str(error.facts["retry_after"]))
+            headers = retry_after(seconds)
+            return self.page("ended.html", lang, status=error.status, headers=headers, state="limited", until="")
+        return self._ended(lang, "unknown", None)
+
     async def take(self, request: Request, token: str) -> Response:
         """The button was pressed. Pressing it twice, or in two tabs, confirms once and says the same."""
         same_origin(request, self.parts.base_url)
         found = await self._found(token)
         if found is None:
-            return self._ended(language(request), "unknown", None)
+            return self._unknown(request)
         lang, now = self._language(request, found), self.parts.clock()
         state = found.state_at(now)
         if state == "confirmed":

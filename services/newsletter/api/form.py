@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -15,7 +15,7 @@ from services.newsletter.api.front import Front, Parts, agent, hash_of_token, re
 from services.newsletter.domain import Asked, Form, Periods, Problem, SignUp
 from shared import pages, served_notice
 from shared.contact_points import ContactPoint
-from shared.errors import Unavailable
+from shared.errors import Refused, Unavailable
 from shared.events.types import Served
 from shared.identifiers import uuid7
 from shared.register import Notice, Purpose
@@ -27,6 +27,7 @@ SERVED_FOR: Final = timedelta(hours=4)
 """How long a form may stay open: long enough to read everything, short enough for "just now"."""
 CLOCKS_APART: Final = timedelta(minutes=2)
 TOKEN_BYTES: Final = 32
+TOO_MANY: Final = 429
 
 _HERE: Final = Path(__file__).parents[1]
 _SHARED: Final = Path(pages.__file__).parent
@@ -166,8 +167,13 @@ class FormPage(Front):
                 alert = "" if shown.answerable else "expired"
                 served = self._served_again(shown, notice)
                 return self._form(lang, served, form, status=422, problems=problems, alert=alert)
-            if await self._sign_up(request, form, shown, address, lang, now):
-                self.count("asked")
+            self.parts.limits.sign_up(request)
+            self.count(await self._sign_up(request, form, shown, address, lang, now))
+        except Refused as error:
+            if error.status != TOO_MANY:
+                raise
+            served, seconds = self._served_again(shown, notice), int(str(error.facts["retry_after"]))
+            return self._form(lang, served, form, status=TOO_MANY, alert="limited", headers=retry_after(seconds))
         except Unavailable as error:
             if notice.hash not in self._published:
                 raise
@@ -183,7 +189,7 @@ class FormPage(Front):
 
     async def _sign_up(
         self, request: Request, form: Form, shown: Shown, address: ContactPoint, lang: str, now: datetime
-    ) -> bool:
+    ) -> Literal["asked", "capped", "again"]:
         random, activity = self.parts.random, self.activity
         token = base64url(random(TOKEN_BYTES))
         ticked = [purpose for purpose in shown.purposes if purpose.key in form.ticked]
@@ -232,7 +238,8 @@ class FormPage(Front):
             refused=refused,
         )
         evidences = sealed_by_statement(sealed[:-1])
-        return await handlers.sign_up(self.parts.db, self.parts.speaker, sign_up, evidences, sealed[-1])
+        cap = self.parts.limits.confirmation_mails
+        return await handlers.sign_up(self.parts.db, self.parts.speaker, sign_up, evidences, sealed[-1], cap)
 
     def _asked(self, purposes: Sequence[Purpose], now: datetime) -> list[Asked]:
         return [Asked(one.id, one.channel, uuid7(now, self.parts.random)) for one in purposes]

@@ -16,6 +16,7 @@ from shared.clock import Clock
 from shared.database import Database
 from shared.events.types import Sealed
 from shared.identifiers import Random
+from shared.limits import Limits
 from shared.metrics import Metrics
 from shared.pages import Pages
 from shared.sealing import Compartment, base64url
@@ -38,6 +39,7 @@ class Parts:
     random: Random
     base_url: str
     metrics: Metrics
+    limits: Limits
 
 
 class Front:

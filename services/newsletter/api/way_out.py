@@ -41,12 +41,18 @@ class WayOutPage(Front):
             again={"url": again, "text": texts("left.again")} if again else None,
         )
 
+    def _unknown(self, lang: str) -> Response:
+        """No limit here, whoever asks and however often: a person's link may be cut, and a mailbox provider posts the
+        withdrawals of all its people from one network."""
+        self.parts.limits.unknown_way_out()
+        return self._trouble(lang, "unknown", 404)
+
     async def show(self, request: Request, token: str) -> Response:
         lang = language(request)
         try:
             way_out = open_token(self._keys, token)
         except Refused:
-            return self._trouble(lang, "unknown", 404)
+            return self._unknown(lang)
         return self.page("leave.html", lang, titles=self.titles(way_out.purposes, lang))
 
     async def take(self, request: Request, token: str) -> Response:
@@ -59,7 +65,7 @@ class WayOutPage(Front):
         try:
             way_out = open_token(self._keys, token)
         except Refused:
-            return self._trouble(lang, "unknown", 404)
+            return self._unknown(lang)
         fields = await parse_form(request)
         one_click = fields.get(ONE_CLICK[0]) == [ONE_CLICK[1]]
         if not one_click:

@@ -43,6 +43,7 @@ from shared.clock import utc_now
 from shared.database import Database, Transaction
 from shared.events import Standing, Statement, parse
 from shared.follower import Recorded
+from shared.limits import Limits
 from shared.mail import MailServer
 from shared.metrics import Metrics
 from shared.pages import Pages
@@ -328,6 +329,7 @@ async def world(database: TestDatabase, secrets_dir: Path, tmp_path: Path) -> As
             random=os.urandom,
             base_url=settings.base_url,
             metrics=metrics,
+            limits=Limits.of(settings, clock, os.urandom, metrics),
         )
         letters = Letters(
             register=speaker.register,
