@@ -7,7 +7,7 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 WORKERS ?= 3  # processes of `make test`: its tests wait more than they compute
 MINUTES ?= 60
-PLACES  := tests/browser tests/compose tests/clients  # these need parts that `make venv` does not install
+PLACES  := tests/browser tests/compose tests/clients tests/alerts  # these need parts that `make venv` does not install
 
 # uv knows nothing of pip's settings, nor pip of uv's: what is set for one of them holds for both (and for requests).
 CERTIFICATES := $(firstword $(SSL_CERT_FILE) $(PIP_CERT) $(REQUESTS_CA_BUNDLE) $(CURL_CA_BUNDLE) \
@@ -34,13 +34,14 @@ OFFLINE = echo "make: the packages named in requirements/ are not all here and c
   "private certificate authority into SSL_CERT_FILE." >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv installed demo test test-browser test-clients chaos benchmark openapi lint lock clean
+.PHONY: help venv installed demo test test-browser test-clients test-alerts chaos benchmark openapi lint lock clean
 
 help:
 	@echo "make demo          install what is missing, start everything, play the story, stay up (PORT=8080, ONCE=1)"
 	@echo "make test          every test that needs nothing but what is installed here"
 	@echo "make test-browser  the pages in a real browser (needs chromium and chromium-driver)"
 	@echo "make test-clients  a log client we did not write, against our running log"
+	@echo "make test-alerts   each alert provoked under a real Prometheus (needs prometheus and promtool)"
 	@echo "make chaos         an hour of random faults under load, then a judgement (MINUTES=60, SEED=…)"
 	@echo "make benchmark     how fast it is here, as rows of a table (ARGS='--help' says what can be chosen)"
 	@echo "make lint          style, types, imports, docker-compose.yml"
@@ -93,6 +94,11 @@ test: venv
 
 test-browser: venv
 	@exec $(BIN)/pytest -q tests/browser
+
+test-alerts: venv
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || \
+	  { echo "make: prometheus and promtool are needed; on Debian: apt-get install prometheus" >&2; exit 1; }
+	@exec $(BIN)/pytest -q tests/alerts
 
 chaos: venv
 	@exec $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
 from services.marketing import handlers, store
-from services.marketing.domain import Horizon, Rule
+from services.marketing.domain import NOT_KNOWN, Horizon, Rule
 from shared.access import needs
 from shared.clock import Clock, rfc3339
 from shared.database import Database
@@ -141,6 +141,8 @@ def router(  # noqa: C901 - one function a route
     """Routes under /marketing."""
     routes = APIRouter(prefix="/marketing")
     decided = metrics.counter("permits", "Permits by decision and reason", ("decision", "reason"))
+    for reason in sorted(NOT_KNOWN):
+        decided.labels("refused", reason)  # from 0 on, so that the first one is seen to be one more
     applied = db.listen("marketing_applied")
 
     def rule(purpose: str, channel: str) -> Rule:

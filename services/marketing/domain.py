@@ -14,6 +14,8 @@ from shared.register import Facts, Grade, Register
 FRESH_FOR: Final = timedelta(seconds=5)
 """How old the least mark of a source may be; with PERMIT_LIVES it bounds the last possible mail to 10 s."""
 PERMIT_LIVES: Final = timedelta(seconds=5)
+NOT_KNOWN: Final = frozenset({"no-heartbeat", "behind", "source-not-heard", "stale"})
+"""Reasons that say nothing of the person: it is not known whether something newer was said."""
 MOST_ATTEMPTS: Final = 100
 LONGEST_PAUSE: Final = timedelta(minutes=10)
 
@@ -88,7 +90,7 @@ def decide(known: Knowledge, purpose: str, channel: str, rule: Rule, now: dateti
 
 def passes_by_itself(reason: str) -> bool:
     """Whether asking again later may be answered otherwise without anybody saying anything new."""
-    return reason in {"no-heartbeat", "behind", "source-not-heard", "stale", "used", "void", "too-old"}
+    return reason in NOT_KNOWN | {"used", "void", "too-old"}
 
 
 def evidence(statement: Statement, followed: Mapping[str, str]) -> Facts:

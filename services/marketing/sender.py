@@ -87,6 +87,8 @@ class Sender:
         self._queued = db.listen("marketing_campaign")
         self._ended = metrics.counter("deliveries", "Campaign mails that came to an end", ("outcome",))
         self._postponed = metrics.counter("deliveries_postponed", "Attempts that came to nothing yet", ("reason",))
+        for outcome in (*_END, "skipped"):
+            self._ended.labels(outcome)  # from 0 on, so that the first one is seen to be one more
         self._decided = metrics.counter("permits", "Permits by decision and reason", ("decision", "reason"))
         self._waiting = metrics.gauge("deliveries_waiting", "Campaign mails that are not at an end", ("state",))
         metrics.at_scrape(self._measure, self._waiting)

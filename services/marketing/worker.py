@@ -71,6 +71,8 @@ class Audience:
         self._error: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._next = metrics.gauge("next", "Index of the next record to count", ("shard",))
         self._doubtful = metrics.counter("doubtful", "Messages without a valid MAC or form", ("kind",))
+        for kind in ("leaf", "heartbeat", "other"):
+            self._doubtful.labels(kind)  # from 0 on, so that the first one is seen to be one more
         self._fetched = metrics.counter("fetched", "Records fetched from the ledger, not from Kafka")
         # Faust makes a folder of its own wherever it runs, also when its tables are in memory.
         self._folder = tempfile.TemporaryDirectory(prefix="consent-ledger-audience-")

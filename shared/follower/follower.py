@@ -83,11 +83,18 @@ class Follower:
         )
         metrics.at_scrape(self._measure, self._position, self._behind, self._stale)
         self._doubtful = metrics.counter("follower_doubtful_total", "Messages without a valid MAC or form", ("kind",))
+        for kind in ("leaf", "heartbeat", "other"):
+            self._doubtful.labels(kind)  # from 0 on, so that the first one is seen to be one more
         self._fetched = metrics.counter("follower_fetched_total", "Records fetched from the ledger, not from Kafka")
 
     def ready(self) -> dict[str, bool | str]:
         """For the readiness of the service."""
-        return {"follower": self._trouble or True}
+        return {"follower": self._trouble or self._silent() or True}
+
+    def _silent(self) -> str | None:
+        """A heartbeat comes every second: without one nobody knows what is new, though nothing else seems wrong."""
+        silent = asyncio.get_running_loop().time() - min(self._complete_at.values())
+        return None if silent <= _SILENCE_SECONDS else f"nothing new is known for {silent:.0f} s"
 
     async def _measure(self) -> None:
         """By what was heard and by the clock, so that a follower that is stuck shows how far it falls behind."""

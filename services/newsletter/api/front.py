@@ -51,6 +51,8 @@ class Front:
         self._withdrawals = parts.metrics.counter(
             "withdrawals", "Answers to a withdrawal: marketing had stopped, or was still to", ("answer",)
         )
+        for answer in ("stopped", "accepted"):
+            self._withdrawals.labels(answer)  # from 0 on, so that the first one is seen to be one more
         self._acts = parts.metrics.counter("acts", "What people did on our pages", ("act",))
 
     def count(self, act: str) -> None:
