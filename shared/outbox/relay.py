@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -51,19 +52,24 @@ counters as (
 update outbox set sequence = counters.last - counted.number + waiting.place
 from waiting join counted using (shard) join counters using (shard)
 where outbox.id = waiting.id
-returning outbox.id, outbox.shard, outbox.sequence, outbox.statement
+returning outbox.shard, outbox.sequence, outbox.statement
 """
+_KNOWN = "insert into outbox_progress (shard) select * from unnest($1::integer[]) on conflict do nothing"
 _UNSENT = """
-select id, shard, sequence, statement from outbox
-where sequence is not null and sent_at is null and sealed_at is null order by shard, sequence limit $1
+select outbox.shard, sequence, statement
+from outbox_progress progress join outbox on outbox.shard = progress.shard and sequence > sent
+order by outbox.shard, sequence limit $1
 """
-_OVERDUE = """
-select id, shard, sequence, statement from outbox
-where shard = $1 and sequence is not null and sealed_at is null and sent_at < clock_timestamp() - $2::interval
-order by sequence limit $3
+_SENT = """
+update outbox_progress progress set sent = greatest(sent, upto)
+from unnest($1::integer[], $2::bigint[]) as now (shard, upto) where progress.shard = now.shard
 """
-_SENT = "update outbox set sent_at = clock_timestamp() where id = any($1::uuid[]) and sealed_at is null"
-_FIRST_UNSEALED = "select min(sequence) from outbox where shard = $1 and sealed_at is null and sent_at is not null"
+_UNSEALED = """
+select outbox.shard, sequence, statement
+from outbox_progress progress join outbox on outbox.shard = progress.shard and sequence > sealed and sequence <= sent
+where progress.shard = $1 order by sequence limit $2
+"""
+_PROGRESS = "select sent, sealed from outbox_progress where shard = $1"
 _LAST = "select coalesce((select last from outbox_sequence where shard = $1), 0)"
 _DONE = """
 with done as (
@@ -73,6 +79,11 @@ with done as (
         index = ($7::bigint[])[array_position($4::bigint[], sequence)]
     where shard = $1 and sequence > $2 and sequence <= $3 and sealed_at is null
     returning result
+),
+progressed as (
+    update outbox_progress set sealed = greatest(sealed, $3), sent = greatest(sent, $3),
+        rejected = rejected + (select count(*) from done where result = 'rejected')
+    where shard = $1
 )
 select count(*) as done, count(*) filter (where result = 'rejected') as rejected,
     pg_notify(current_schema() || '_sealed', '')
@@ -85,19 +96,34 @@ select now() as at, (
 ) as oldest
 """
 _STANDING = """
-select shard, coalesce(last, 0) as last, oldest, coalesce(unsealed, 0) as unsealed
+select shard, coalesce(last, 0) as last, oldest, unsealed
 from unnest($1::integer[]) as n (shard)
     left join outbox_sequence using (shard)
-    left join (
-        select shard, min(accepted_at) as oldest, count(*) as unsealed
-        from outbox where sealed_at is null group by shard
-    ) as open using (shard)
+    left join outbox_progress using (shard)
+    cross join lateral (
+        select min(accepted_at) as oldest, count(*) as unsealed from (
+            select accepted_at, sealed_at from outbox
+            where outbox.shard = n.shard and sequence > coalesce(sealed, 0)
+            union all
+            select accepted_at, sealed_at from outbox where outbox.shard = n.shard and sequence is null
+        ) as beyond where sealed_at is null
+    ) as open
 """
-_REJECTED = "select shard, count(*) as number from outbox where result = 'rejected' group by shard"
+_REJECTED = "select shard, rejected as number from outbox_progress"
 _TIDY = """
-delete from outbox where id in (
-    select id from outbox where sealed_at < clock_timestamp() - $1::interval and result <> 'rejected' limit 5000
-)
+with lowest as (
+    select id, sequence, sealed_at, result
+    from outbox_progress progress join outbox on outbox.shard = progress.shard and sequence > tidied
+        and sequence <= sealed
+    where progress.shard = $1 order by sequence limit 5000
+),
+aged as (
+    select * from lowest where sequence < coalesce(
+        (select min(sequence) from lowest where sealed_at >= clock_timestamp() - $2::interval), 9223372036854775807)
+),
+deleted as (delete from outbox using aged where outbox.id = aged.id and aged.result <> 'rejected')
+update outbox_progress set tidied = upto from (select max(sequence) as upto from aged) as seen
+where shard = $1 and upto is not null
 """
 
 
@@ -121,9 +147,10 @@ class Installation(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Stuck:
-    """The lowest number last sent again (0: none), and the pause until it is looked at next."""
+    """How far the ledger had sealed when that last changed, when that was, and how long it may stand still."""
 
-    first: int
+    sealed: int
+    since: float
     pause: float
 
 
@@ -159,7 +186,7 @@ class Relay:
         self._put = database.listen(f"{database.schema}_outbox")
         self._numbered_at = float("-inf")
         self._sent = {shard: asyncio.Event() for shard in self._origins}
-        self._stuck = {shard: _Stuck(0, resend_after) for shard in self._origins}
+        self._stuck = {shard: _Stuck(-1, 0.0, resend_after) for shard in self._origins}
         self._standing: dict[int, Standing] = {}
         self._holding = False
         self._interrupted = True
@@ -247,6 +274,7 @@ class Relay:
     async def _check_numbers(self) -> None:
         """Before the first number is given: an outbox restored from a backup would give numbers again that the
         ledger knows, and then take "sealed" as said of statements that were never sent."""
+        await self._database.execute(_KNOWN, sorted(self._origins))
         for shard in self._origins:
             last = await self._database.fetchval(_LAST, shard)
             answer = await self._ask(shard, last, wait=0)
@@ -295,11 +323,11 @@ class Relay:
         self._numbered_at = asyncio.get_running_loop().time()  # or before: never after
         await self._producer.send_many([self._message(row) for row in rows])
         # If we stop here they are sent again, and dropped as exact repetitions.
-        await self._database.execute(_SENT, [row["id"] for row in rows])
+        upto = {row["shard"]: row["sequence"] for row in rows}
+        await self._database.execute(_SENT, list(upto), list(upto.values()))
         self._sends.inc(len(rows))
-        for shard in {row["shard"] for row in rows}:
-            if shard in self._sent:
-                self._sent[shard].set()
+        for shard in upto:
+            self._sent[shard].set()
 
     def _message(self, row: Row) -> Outgoing:
         shard, sequence, statement = row["shard"], row["sequence"], row["statement"]
@@ -316,35 +344,37 @@ class Relay:
 
     async def _resend(self, shard: int) -> None:
         """What is not sealed in time is sent again, the lowest numbers first: they are what the rest waits for.
-        While nothing moves the pauses grow, so that a long outage does not fill the topic with repetitions."""
+
+        The ledger seals without a gap, so as long as it gets on, nothing that was sent is missing there. While it
+        stands still the pauses grow, so that a long outage does not fill the topic with repetitions."""
         stuck = self._stuck[shard]
-        await asyncio.sleep(stuck.pause if stuck.first else min(stuck.pause, 1.0))
-        rows = await self._database.fetch(_OVERDUE, shard, timedelta(seconds=self._resend_after), _BATCH)
-        if not rows:
-            self._stuck[shard] = _Stuck(0, self._resend_after)
+        await asyncio.sleep(min(stuck.pause, 1.0))
+        progress = await self._database.fetchrow(_PROGRESS, shard)
+        sent, sealed = progress or (0, 0)
+        now = asyncio.get_running_loop().time()
+        if sealed != stuck.sealed or sealed == sent:
+            self._stuck[shard] = _Stuck(sealed, now, self._resend_after)
             return
-        first = rows[0]["sequence"]
-        again = first == stuck.first
+        rows = [] if now - stuck.since < stuck.pause else await self._database.fetch(_UNSEALED, shard, _BATCH)
+        if not rows:
+            return
         longest = max(_LONGEST_RESEND_SECONDS, self._resend_after)
-        self._stuck[shard] = _Stuck(first, min(stuck.pause * 2, longest) if again else self._resend_after)
-        self._log.error("not-sealed-in-time", shard=shard, first=first, count=len(rows))
+        self._stuck[shard] = _Stuck(sealed, now, min(stuck.pause * 2, longest))
+        self._log.error("not-sealed-in-time", shard=shard, first=rows[0]["sequence"], count=len(rows))
         self._resends.inc(len(rows))
         await self._deliver(rows)
 
     async def _seal(self, shard: int) -> None:
         """Ask how far the ledger has sealed, and tick off. The question waits at the ledger, not here."""
-        first = await self._database.fetchval(_FIRST_UNSEALED, shard)
-        if first is None:
-            self._sent[shard].clear()
-            # Looked up again after clearing: what was sent in between has set it or is seen now.
-            if await self._database.fetchval(_FIRST_UNSEALED, shard) is None:
-                try:
-                    async with asyncio.timeout(_SAFETY_NET_SECONDS):
-                        await self._sent[shard].wait()
-                except TimeoutError:
-                    return
+        # Cleared before looking: what is sent from here on sets it again, what was sent before is seen.
+        self._sent[shard].clear()
+        progress = await self._database.fetchrow(_PROGRESS, shard)
+        sent, above = progress or (0, 0)
+        if above == sent:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SAFETY_NET_SECONDS):
+                    await self._sent[shard].wait()
             return
-        above = first - 1
         asked = asyncio.get_running_loop().time()
         answer = await self._ask(shard, above, wait=_POLL_SECONDS)
         if answer.sealed <= above:
@@ -427,8 +457,8 @@ class Relay:
 
     async def _tidy(self) -> None:
         """Done rows are kept for one backup cycle: a ledger restored from a backup asks for them again."""
-        deleted = int((await self._database.execute(_TIDY, self._keep)).split()[-1])
-        await asyncio.sleep(_TIDY_SECONDS if deleted == 0 else 0.1)
+        aged = [await self._database.execute(_TIDY, shard, self._keep) for shard in self._origins]
+        await asyncio.sleep(0.1 if "UPDATE 1" in aged else _TIDY_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,3 @@
+-- include: shared/outbox/progress.sql
+
+grant select, insert, update on outbox_progress to newsletter;
