@@ -11,15 +11,16 @@ from pydantic import Field, StringConstraints
 from typing_extensions import TypedDict
 
 from services.marketing import handlers, store
-from services.marketing.domain import NOT_KNOWN, Horizon, Rule
+from services.marketing.domain import Horizon
+from services.marketing.permits import Permits
+from services.marketing.store import Ask, Permit
 from shared.access import needs
 from shared.clock import Clock, rfc3339
 from shared.database import Database
 from shared.errors import Refused
 from shared.events.types import NAME_PATTERN, UUID7_PATTERN, Decimal, MessageId, Name, Strict, Subject, Time, Uuid7
-from shared.identifiers import Random, shard_of
-from shared.metrics import Metrics
-from shared.openapi import HTML, JSON, Answer, door, json
+from shared.identifiers import Random
+from shared.openapi import HTML, JSON, Answer, Error, door, json
 from shared.pages import Pages
 from shared.register import NotInRegister, Register
 from shared.web import json_body, language, wants_html
@@ -36,6 +37,12 @@ class PermitRequest(Strict):
     channel: Name
     message_id: MessageId
     attempt: Annotated[int, Field(ge=1, le=1000)]
+
+
+class PermitRequests(Strict):
+    """Many at once."""
+
+    asks: Annotated[list[PermitRequest], Field(min_length=1, max_length=200)]
 
 
 class Text(Strict):
@@ -64,6 +71,12 @@ class PermitAnswer(TypedDict):
     size: Decimal
     all_before: Time | None
     issued_at: Time
+
+
+class PermitAnswers(TypedDict):
+    """One for each; an error where the attempt was asked for another subject or purpose."""
+
+    answers: list[PermitAnswer | Error]
 
 
 class EffectAnswer(TypedDict):
@@ -129,27 +142,17 @@ class AudienceAnswer(TypedDict):
     shards: list[ShardFreshness]
 
 
-def router(  # noqa: C901 - one function a route
-    db: Database,
-    horizon: Callable[[int], Horizon | None],
-    register: Register,
-    pages: Pages,
-    metrics: Metrics,
-    clock: Clock,
-    random: Random,
-) -> APIRouter:
-    """Routes under /marketing."""
-    routes = APIRouter(prefix="/marketing")
-    decided = metrics.counter("permits", "Permits by decision and reason", ("decision", "reason"))
-    for reason in sorted(NOT_KNOWN):
-        decided.labels("refused", reason)  # from 0 on, so that the first one is seen to be one more
-    applied = db.listen("marketing_applied")
+def _expect_purpose(permits: Permits, purpose: str, channel: str) -> None:
+    try:
+        permits.rule(purpose, channel)
+    except NotInRegister:
+        raise Refused("unknown-purpose", "The register has no such purpose on this channel.", status=422) from None
 
-    def rule(purpose: str, channel: str) -> Rule:
-        try:
-            return Rule.of(register, purpose, channel)
-        except NotInRegister:
-            raise Refused("unknown-purpose", "The register has no such purpose on this channel.", status=422) from None
+
+def _permit_routes(routes: APIRouter, permits: Permits) -> None:
+    def asked(one: PermitRequest) -> Ask:
+        _expect_purpose(permits, one.purpose, one.channel)
+        return Ask(one.subject, one.purpose, one.channel, one.message_id, one.attempt)
 
     @routes.post("/permits", dependencies=[Depends(needs("marketing.permits"))])
     @door(
@@ -162,27 +165,42 @@ def router(  # noqa: C901 - one function a route
     )
     async def permit(request: Request) -> Response:
         """May this one mail be sent now? Asked again, it answers the same."""
-        body = await json_body(request, PermitRequest)
-        answer = await handlers.ask_permit(
-            db,
-            handlers.Ask(body.subject, body.purpose, body.channel, body.message_id, body.attempt),
-            horizon(shard_of(body.subject)),
-            rule(body.purpose, body.channel),
-            clock(),
-            random,
-        )
-        decided.labels(answer.decision, answer.reason).inc()
+        return JSONResponse(_answer(await permits.ask(asked(await json_body(request, PermitRequest)))))
+
+    @routes.post("/permits/several", dependencies=[Depends(needs("marketing.permits"))])
+    @door(
+        takes={JSON: PermitRequests},
+        answers={200: json("A decision for each, in their order.", PermitAnswers)},
+        refuses={422: "The register has no such purpose on this channel; nothing was decided."},
+    )
+    async def several(request: Request) -> Response:
+        """May these mails be sent now? For who sends many: each has a permit of its own, as if asked for alone."""
+        body = await json_body(request, PermitRequests)
+        answers = await permits.ask_all([asked(one) for one in body.asks])
         return JSONResponse(
             {
-                "permit": answer.id if answer.decision == "granted" else None,
-                "decision": answer.decision,
-                "reason": answer.reason,
-                "shard": answer.shard,
-                "size": str(answer.size),
-                "all_before": answer.all_before,
-                "issued_at": rfc3339(answer.issued_at),
+                "answers": [
+                    {"error": one.code, "message": one.message} if isinstance(one, Refused) else _answer(one)
+                    for one in answers
+                ]
             }
         )
+
+
+def router(  # noqa: C901 - one function a route
+    db: Database,
+    permits: Permits,
+    horizon: Callable[[int], Horizon | None],
+    register: Register,
+    pages: Pages,
+    clock: Clock,
+    random: Random,
+) -> APIRouter:
+    """Routes under /marketing."""
+    routes = APIRouter(prefix="/marketing")
+    applied = db.listen("marketing_applied")
+
+    _permit_routes(routes, permits)
 
     @routes.get("/effects/{statement}", dependencies=[Depends(needs("marketing.effects"))])
     @door(
@@ -227,7 +245,7 @@ def router(  # noqa: C901 - one function a route
     async def begin(request: Request) -> Response:
         """Send this issue to everybody whose consent holds when each mail is sent."""
         body = await json_body(request, CampaignRequest)
-        rule(body.purpose, body.channel)
+        _expect_purpose(permits, body.purpose, body.channel)
         if not body.texts.keys() <= set(register.languages):
             raise Refused("unknown-language", f"Texts can be in: {', '.join(register.languages)}.", status=422)
         texts = {key: value.model_dump() for key, value in body.texts.items()}
@@ -282,6 +300,18 @@ def router(  # noqa: C901 - one function a route
         )
 
     return routes
+
+
+def _answer(permit: Permit) -> dict[str, Any]:
+    return {
+        "permit": permit.id if permit.decision == "granted" else None,
+        "decision": permit.decision,
+        "reason": permit.reason,
+        "shard": permit.shard,
+        "size": str(permit.size),
+        "all_before": permit.all_before,
+        "issued_at": rfc3339(permit.issued_at),
+    }
 
 
 def _freshness(shard: int, counted: int, horizon: Horizon | None, complete_ago: float) -> dict[str, Any]:

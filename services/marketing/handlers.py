@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from services.marketing import store
 from services.marketing.domain import PERMIT_LIVES, Horizon, Knowledge, Rule, decide
-from services.marketing.store import Permit, Use
+from services.marketing.store import Ask, Permit, Use
 from shared import outbox
 from shared.database import Database
 from shared.errors import Refused, Unavailable
@@ -20,56 +20,70 @@ _LOOKS: Final = 10
 _CAMPAIGN_TIMEOUT: Final = "60s"  # everybody's deliveries in one transaction; nothing is stated in it
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One message, one attempt, for one purpose on one channel."""
-
-    subject: str
-    purpose: str
-    channel: str
-    message_id: str
-    attempt: int
-
-
-async def ask_permit(
-    db: Database, ask: Ask, horizon: Horizon | None, rule: Rule, now: datetime, random: Random
-) -> Permit:
-    """Decide on one attempt and store the answer; an attempt has one permit, and asked again, that one as it is now.
+async def ask_permits(
+    db: Database,
+    asks: Sequence[Ask],
+    horizon: Callable[[int], Horizon | None],
+    rule: Callable[[str, str], Rule],
+    now: datetime,
+    random: Random,
+) -> list[Permit | Refused]:
+    """Decide on attempts and store the answers; an attempt has one permit, and asked again, that one as it is now.
 
     Looking takes no lock. A grant is stored only if the person has no newer word than the one it was decided from;
     else we look again. So no permit can be granted from a word that is no longer the newest.
     """
-    shard, matter = shard_of(ask.subject), purpose_matter(ask.purpose, ask.channel)
+    answers: dict[int, Permit | Refused] = {}
+    left = list(enumerate(asks))
     for _ in range(_LOOKS):
-        seen = await store.look(db, ask.subject, shard, ask.purpose, ask.channel)
-        known = Knowledge(seen.standing, seen.grade, seen.applied, horizon)
-        decision = decide(known, ask.purpose, ask.channel, rule, now)
-        permit = Permit(
-            id=uuid7(now, random),
-            subject=ask.subject,
-            matter=matter,
-            message_id=ask.message_id,
-            attempt=ask.attempt,
-            decision="granted" if decision.granted else "refused",
-            reason=decision.reason,
-            relied_on=decision.relied_on,
-            shard=shard,
-            size=seen.applied,
-            all_before=decision.all_before,
-            issued_at=now,
-        )
-        if await store.put_permit(db, permit, seen.newest):
-            return permit
-        earlier = await store.permit_of_attempt(db, ask.message_id, ask.attempt)
-        if earlier is not None:
-            if (earlier.subject, earlier.matter) != (ask.subject, matter):
-                raise Refused(
-                    "attempt-of-another",
-                    "This message id and attempt were asked for another subject or purpose. Use a new message id.",
-                    status=409,
-                )
-            return as_it_is(earlier, now)
+        horizons = {shard: horizon(shard) for shard in {shard_of(ask.subject) for _, ask in left}}
+        seen = await store.look(db, [ask for _, ask in left])
+        permits = [
+            _permit(ask, one, horizons[shard_of(ask.subject)], rule(ask.purpose, ask.channel), now, random)
+            for (_, ask), one in zip(left, seen, strict=True)
+        ]
+        stored = await store.put_permits(db, permits, [one.newest for one in seen])
+        answers |= {place: one for (place, _), one in zip(left, permits, strict=True) if one.id in stored}
+        left = [(place, ask) for place, ask in left if place not in answers]
+        if not left:
+            return [answers[place] for place in range(len(asks))]
+        earlier = await store.permits_of_attempts(db, [(ask.message_id, ask.attempt) for _, ask in left])
+        for place, ask in left:
+            if (found := earlier.get((ask.message_id, ask.attempt))) is not None:
+                answers[place] = _answered_before(ask, found, now)
+        left = [(place, ask) for place, ask in left if place not in answers]
+        if not left:
+            return [answers[place] for place in range(len(asks))]
     raise Unavailable("marketing")
+
+
+def _permit(ask: Ask, seen: store.Seen, horizon: Horizon | None, rule: Rule, now: datetime, random: Random) -> Permit:
+    known = Knowledge(seen.standing, seen.grade, seen.applied, horizon)
+    decision = decide(known, ask.purpose, ask.channel, rule, now)
+    return Permit(
+        id=uuid7(now, random),
+        subject=ask.subject,
+        matter=purpose_matter(ask.purpose, ask.channel),
+        message_id=ask.message_id,
+        attempt=ask.attempt,
+        decision="granted" if decision.granted else "refused",
+        reason=decision.reason,
+        relied_on=decision.relied_on,
+        shard=shard_of(ask.subject),
+        size=seen.applied,
+        all_before=decision.all_before,
+        issued_at=now,
+    )
+
+
+def _answered_before(ask: Ask, earlier: Permit, now: datetime) -> Permit | Refused:
+    if (earlier.subject, earlier.matter) != (ask.subject, purpose_matter(ask.purpose, ask.channel)):
+        return Refused(
+            "attempt-of-another",
+            "This message id and attempt were asked for another subject or purpose. Use a new message id.",
+            status=409,
+        )
+    return as_it_is(earlier, now)
 
 
 def as_it_is(permit: Permit, now: datetime) -> Permit:

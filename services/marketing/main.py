@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from services.marketing import api, projection, store
 from services.marketing.domain import Horizon
 from services.marketing.letters import Letters
+from services.marketing.permits import Permits
 from services.marketing.sender import Sender
 from shared import register
 from shared.access import Access
@@ -44,8 +46,8 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     producer = Producer(settings.kafka, login)
     metrics, pages = Metrics("marketing"), Pages("marketing", HERE)
 
-    async def fold(tx: Transaction, recorded: Recorded) -> None:
-        await projection.apply(tx, recorded, rules, utc_now())
+    async def fold(tx: Transaction, records: Sequence[Recorded]) -> None:
+        await projection.apply(tx, records, rules, utc_now())
 
     follower = Follower(
         "marketing",
@@ -73,9 +75,10 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
         dkim=secrets.dkim(),
         way_out_keys=secrets.way_out_keys(),
     )
+    permits = Permits(db, horizon, rules, utc_now, os.urandom, metrics)
     sender = Sender(
         db=db,
-        horizon=horizon,
+        permits=permits,
         register=rules,
         letters=letters,
         subjects=subjects,
@@ -102,7 +105,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
 
     metrics.at_scrape(measure_audience, audience_age)
     app = create_app("marketing", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
-    app.include_router(api.router(db, horizon, rules, pages, metrics, utc_now, os.urandom))
+    app.include_router(api.router(db, permits, horizon, rules, pages, utc_now, os.urandom))
 
     async def close() -> None:
         await producer.stop()

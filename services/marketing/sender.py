@@ -19,9 +19,9 @@ from datetime import timedelta
 from typing import Any, Final, Literal, TypeVar
 
 from services.marketing import domain, handlers, store
-from services.marketing.domain import Horizon, Rule
 from services.marketing.letters import Letters
-from services.marketing.store import Delivery, Permit, Use
+from services.marketing.permits import Permits
+from services.marketing.store import Ask, Delivery, Permit, Use
 from shared import logs
 from shared.backoff import Backoff
 from shared.client import ServiceClient
@@ -31,7 +31,7 @@ from shared.errors import Refused, Unavailable
 from shared.events import Statement
 from shared.events.types import Attachment, ConsentUsed, MessageSent, Sealed
 from shared.events.types import Permit as UsedPermit
-from shared.identifiers import Random, shard_of, uuid7
+from shared.identifiers import Random, uuid7
 from shared.mail import Answer, MailServer
 from shared.metrics import Metrics
 from shared.register import Register
@@ -62,7 +62,7 @@ class Sender:
         self,
         *,
         db: Database,
-        horizon: Callable[[int], Horizon | None],
+        permits: Permits,
         register: Register,
         letters: Letters,
         subjects: ServiceClient,
@@ -75,7 +75,7 @@ class Sender:
     ) -> None:
         """`rate` is mails per second; 0 is as fast as it goes, several at a time."""
         self._db = db
-        self._horizon = horizon
+        self._permits = permits
         self._register = register
         self._letters = letters
         self._subjects = subjects
@@ -89,7 +89,6 @@ class Sender:
         self._postponed = metrics.counter("deliveries_postponed", "Attempts that came to nothing yet", ("reason",))
         for outcome in (*_END, "skipped"):
             self._ended.labels(outcome)  # from 0 on, so that the first one is seen to be one more
-        self._decided = metrics.counter("permits", "Permits by decision and reason", ("decision", "reason"))
         self._waiting = metrics.gauge("deliveries_waiting", "Campaign mails that are not at an end", ("state",))
         metrics.at_scrape(self._measure, self._waiting)
 
@@ -196,18 +195,8 @@ class Sender:
         await self._end(delivery, attempt, use, outcome, await self._sealed_reply(delivery, reply))
 
     async def _ask(self, delivery: Delivery, attempt: int) -> Permit:
-        permit = await handlers.ask_permit(
-            self._db,
-            handlers.Ask(
-                delivery.subject, delivery.purpose, delivery.channel, self._letters.message_id(delivery), attempt
-            ),
-            self._horizon(shard_of(delivery.subject)),
-            Rule.of(self._register, delivery.purpose, delivery.channel),
-            self._clock(),
-            self._random,
-        )
-        self._decided.labels(permit.decision, permit.reason).inc()
-        return permit
+        message_id = self._letters.message_id(delivery)
+        return await self._permits.ask(Ask(delivery.subject, delivery.purpose, delivery.channel, message_id, attempt))
 
     async def _not_granted(self, delivery: Delivery, attempt: int, reason: str) -> None:
         if domain.passes_by_itself(reason):

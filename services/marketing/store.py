@@ -9,9 +9,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from shared.database import Queries, Row, Transaction
-from shared.events import EVERYTHING, Standing, Statement, Word, purpose_matter
+from shared.events import EVERYTHING, Standing, Word, purpose_matter
 from shared.events.standing import VALID_STATUS
 from shared.events.types import Attachment
+from shared.identifiers import shard_of
 from shared.register import Grade
 
 # What is known of people
@@ -25,43 +26,64 @@ def _words(rows: Sequence[Row]) -> dict[str, Word]:
     }
 
 
-async def take_standing(tx: Transaction, subject: str, index: int) -> Standing:
-    """Lock a person's words for the rest of this transaction, and read them.
+async def take_standings(tx: Transaction, newest: Mapping[str, int]) -> dict[str, Standing]:
+    """Lock these people's words for the rest of this transaction, and read them; `newest` is subject -> index.
 
-    The lock is waited for inside this statement while its snapshot is older; that is fine, because only folds write
-    words and the position's lock lets one fold run at a time.
+    The locks are taken in the order of the names, as everybody does who takes several. They are waited for inside
+    this statement while its snapshot is older; that is fine, because only folds write words and the position's lock
+    lets one fold run at a time.
     """
+    subjects = sorted(newest)
     rows = await tx.fetch(
         """
         with taken as (
-            insert into standing (subject, newest) values ($1, $2)
-            on conflict (subject) do update set newest = greatest(standing.newest, excluded.newest) returning 1
+            insert into standing (subject, newest) select * from unnest($1::text[], $2::bigint[])
+            on conflict (subject) do update set newest = greatest(standing.newest, excluded.newest)
         )
-        select word.* from taken left join word on word.subject = $1
+        select * from word where subject = any($1::text[])
         """,
-        subject, index,
+        subjects, [newest[subject] for subject in subjects],
     )  # fmt: skip
-    return Standing(_words(rows))
+    found: dict[str, list[Row]] = {subject: [] for subject in subjects}
+    for row in rows:
+        found[row["subject"]].append(row)
+    return {subject: Standing(_words(of_one)) for subject, of_one in found.items()}
 
 
-async def put_word(
-    tx: Transaction, subject: str, matter: str, word: Word, *, grade: str | None, language: str | None
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A word as it is stored: with the grade of a consent's evidence, and the language if this word says one."""
+
+    word: Word
+    grade: str | None
+    language: str | None
+
+
+async def put_words(tx: Transaction, puts: Mapping[tuple[str, str], Put]) -> None:
+    """(subject, matter) -> its newest word. A language that is not said again stays."""
+    said = puts.values()
     await tx.execute(
         """
         insert into word (subject, matter, status, statement, index, restricted_at, grade, language)
-        values ($1, $2, $3, $4, $5, $6, $7, $8)
+        select * from unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::bigint[], $6::text[], $7::text[],
+                             $8::text[])
         on conflict (subject, matter) do update
         set status = excluded.status, statement = excluded.statement, index = excluded.index,
             restricted_at = excluded.restricted_at, grade = excluded.grade,
             language = coalesce(excluded.language, word.language)
         """,
-        subject, matter, word.status, word.statement, word.index, word.restricted_at, grade, language,
+        [subject for subject, _ in puts], [matter for _, matter in puts],
+        [put.word.status for put in said], [put.word.statement for put in said], [put.word.index for put in said],
+        [put.word.restricted_at for put in said], [put.grade for put in said], [put.language for put in said],
     )  # fmt: skip
 
 
-async def put_followed(tx: Transaction, statement: str, type_name: str) -> None:
-    await tx.execute("insert into followed values ($1, $2) on conflict do nothing", statement, type_name)
+async def put_followed(tx: Transaction, types: Mapping[str, str]) -> None:
+    """Statement -> type."""
+    await tx.execute(
+        "insert into followed select * from unnest($1::uuid[], $2::text[]) on conflict do nothing",
+        list(types), list(types.values()),
+    )  # fmt: skip
 
 
 async def followed(tx: Transaction, statements: Sequence[str]) -> dict[str, str]:
@@ -73,36 +95,52 @@ async def followed(tx: Transaction, statements: Sequence[str]) -> dict[str, str]
 # Permits
 
 
-async def void_permits(tx: Transaction, subject: str, matter: str | None, now: datetime) -> None:
-    """Void what was granted and not yet used; `matter` None is everything."""
+@dataclass(frozen=True, slots=True)
+class Restriction:
+    """A restrictive statement as it was recorded; `matter` None is everything."""
+
+    statement: str
+    shard: int
+    index: int
+    subject: str
+    matter: str | None
+    spoken: datetime
+
+
+async def void_permits(tx: Transaction, restrictions: Sequence[Restriction], now: datetime) -> None:
+    """Void what was granted and not yet used."""
     await tx.execute(
         """
-        update permit set voided_at = $3
-        where subject = $1 and ($2::text is null or matter = $2)
+        update permit set voided_at = $3 from unnest($1::text[], $2::text[]) as said (subject, matter)
+        where permit.subject = said.subject and (said.matter is null or permit.matter = said.matter)
           and decision = 'granted' and redeemed_at is null and voided_at is null
         """,
-        subject, matter, now,
+        [one.subject for one in restrictions], [one.matter for one in restrictions], now,
     )  # fmt: skip
 
 
-async def put_effect(
-    tx: Transaction, statement: Statement, place: tuple[int, int], matter: str | None, spoken: datetime, now: datetime
-) -> None:
-    """Note that a restrictive statement, recorded at `place` (shard, index), has taken effect, with the mails that
-    were on their way when it was spoken or after. Asked after `void_permits`, in a statement of its own: only so it
-    sees every permit that was used before."""
+async def put_effects(tx: Transaction, restrictions: Sequence[Restriction], now: datetime) -> None:
+    """Note that these have taken effect, each with the mails that were on their way when it was spoken or after.
+    Asked after `void_permits`, in a statement of its own: only so it sees every permit that was used before."""
     await tx.execute(
         """
         with added as (
             insert into effect (statement, shard, index, applied_at, in_transmission)
-            select $1, $2, $3, $4, coalesce(array_agg(message_id order by redeemed_at, message_id), '{}') from permit
-            where subject = $5 and ($6::text is null or matter = $6) and decision = 'granted'
-              and redeemed_at is not null and voided_at is null and (finished_at is null or finished_at >= $7)
+            select said.statement, said.shard, said.index, $7, coalesce((
+                select array_agg(message_id order by redeemed_at, message_id) from permit
+                where permit.subject = said.subject and (said.matter is null or permit.matter = said.matter)
+                  and decision = 'granted' and redeemed_at is not null and voided_at is null
+                  and (finished_at is null or finished_at >= said.spoken)), '{}')
+            from unnest($1::uuid[], $2::integer[], $3::bigint[], $4::text[], $5::text[], $6::timestamptz[])
+                 as said (statement, shard, index, subject, matter, spoken)
             on conflict (statement) do nothing returning 1
         )
-        select pg_notify('marketing_applied', '') from added
+        select pg_notify('marketing_applied', '') from (select count(*) as number from added) as counted
+        where number > 0
         """,
-        statement.id, *place, now, statement.subject, matter, spoken,
+        [one.statement for one in restrictions], [one.shard for one in restrictions],
+        [one.index for one in restrictions], [one.subject for one in restrictions],
+        [one.matter for one in restrictions], [one.spoken for one in restrictions], now,
     )  # fmt: skip
 
 
@@ -120,19 +158,37 @@ class Seen:
     newest: int | None
 
 
-async def look(db: Queries, subject: str, shard: int, purpose: str, channel: str) -> Seen:
-    """Everything a permit's decision needs, in one round trip."""
-    matter = purpose_matter(purpose, channel)
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One message, one attempt, for one purpose on one channel."""
+
+    subject: str
+    purpose: str
+    channel: str
+    message_id: str
+    attempt: int
+
+
+async def look(db: Queries, asks: Sequence[Ask]) -> list[Seen]:
+    """Everything that the decisions on these need, in one round trip; in their order."""
+    matters = [purpose_matter(ask.purpose, ask.channel) for ask in asks]
     rows = await db.fetch(
         """
-        select position.next, standing.newest, word.*
-        from (select 1) as one
-        left join position on position.shard = $2
-        left join standing on standing.subject = $1
-        left join word on word.subject = $1 and word.matter in ($3, $4)
+        select asked.place, position.next, standing.newest, word.*
+        from unnest($1::text[], $2::integer[], $3::text[]) with ordinality as asked (subject, shard, matter, place)
+        left join position on position.shard = asked.shard
+        left join standing on standing.subject = asked.subject
+        left join word on word.subject = asked.subject and word.matter in (asked.matter, $4)
         """,
-        subject, shard, matter, EVERYTHING,
+        [ask.subject for ask in asks], [shard_of(ask.subject) for ask in asks], matters, EVERYTHING,
     )  # fmt: skip
+    found: list[list[Row]] = [[] for _ in asks]
+    for row in rows:
+        found[row["place"] - 1].append(row)
+    return [_seen(of_one, matter) for of_one, matter in zip(found, matters, strict=True)]
+
+
+def _seen(rows: Sequence[Row], matter: str) -> Seen:
     grade = next((row["grade"] for row in rows if row["matter"] == matter), None)
     return Seen(Standing(_words(rows)), Grade(grade) if grade else None, rows[0]["next"] or 0, rows[0]["newest"])
 
@@ -161,33 +217,53 @@ class Permit:
 _PERMIT = "id, subject, matter, message_id, attempt, decision, reason, relied_on, shard, size, all_before, issued_at"
 
 
-async def put_permit(db: Queries, permit: Permit, newest: int | None) -> bool:
-    """Store an answer; False if this attempt was answered before, or if a grant was decided before the newest word.
+async def put_permits(db: Queries, permits: Sequence[Permit], newest: Sequence[int | None]) -> set[str]:
+    """Store answers; the ids of those that were. One is not if its attempt was answered before, or if it is a grant
+    that was decided before the person's newest word, which is then another than this `newest`.
 
-    One statement and so one transaction: from reading `newest` under the row's lock to the commit no fold can pass.
+    One statement and so one transaction: from reading the words' rows under their locks to the commit no fold can
+    pass. All locks are held before the first answer is stored, and both are taken in order: else two of these, or one
+    and a fold, could wait for each other.
     """
-    return bool(
-        await db.fetchval(
-            f"""
-            with unchanged as (
-                select from standing where subject = $2 and newest = $13 for share
-            )
-            insert into permit ({_PERMIT})
-            select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12
-            where $6 = 'refused' or exists (select from unchanged)
-            on conflict (message_id, attempt) do nothing
-            returning true
-            """,
-            permit.id, permit.subject, permit.matter, permit.message_id, permit.attempt, permit.decision,
-            permit.reason, permit.relied_on, permit.shard, permit.size, permit.all_before, permit.issued_at, newest,
+    rows = await db.fetch(
+        f"""
+        with asked as (
+            select * from unnest(
+                $1::uuid[], $2::text[], $3::text[], $4::text[], $5::integer[], $6::text[], $7::text[], $8::uuid[],
+                $9::integer[], $10::bigint[], $11::text[], $12::timestamptz[], $13::bigint[]
+            ) as asked ({_PERMIT}, newest)
+        ), locked as (
+            select subject, newest from standing
+            where subject in (select subject from asked where decision = 'granted')
+            order by subject for share
+        ), unchanged as (
+            select coalesce(array_agg(asked.id), '{{}}') as ids
+            from asked join locked on locked.subject = asked.subject and locked.newest = asked.newest
         )
+        insert into permit ({_PERMIT})
+        select {_PERMIT} from asked, unchanged where decision = 'refused' or id = any(ids)
+        order by message_id, attempt
+        on conflict (message_id, attempt) do nothing
+        returning id::text as id
+        """,
+        *([getattr(permit, column) for permit in permits] for column in _PERMIT.split(", ")), newest,
     )  # fmt: skip
+    return {row["id"] for row in rows}
 
 
-async def permit_of_attempt(db: Queries, message_id: str, attempt: int) -> Permit | None:
-    row = await db.fetchrow("select * from permit where message_id = $1 and attempt = $2", message_id, attempt)
-    if row is None:
-        return None
+async def permits_of_attempts(db: Queries, attempts: Sequence[tuple[str, int]]) -> dict[tuple[str, int], Permit]:
+    """Those of these (message id, attempt) that were answered before."""
+    rows = await db.fetch(
+        """
+        select permit.* from unnest($1::text[], $2::integer[]) as asked (message_id, attempt)
+        join permit using (message_id, attempt)
+        """,
+        [message_id for message_id, _ in attempts], [attempt for _, attempt in attempts],
+    )  # fmt: skip
+    return {(row["message_id"], row["attempt"]): _stored(row) for row in rows}
+
+
+def _stored(row: Row) -> Permit:
     stored = dict(row)
     stored["id"], stored["relied_on"] = str(row["id"]), str(row["relied_on"]) if row["relied_on"] else None
     return Permit(**stored)

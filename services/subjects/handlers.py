@@ -8,17 +8,19 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Final
 
 from services.subjects import domain, projection, store
 from services.subjects.domain import EVERYTHING as ALL
 from services.subjects.keys import KeyEncryption, Peppers
-from services.subjects.store import Item, Known
+from services.subjects.projection import Change
+from services.subjects.store import Item, Known, Listing
 from shared.clock import Clock, parse_rfc3339
 from shared.contact_points import ContactPoint
 from shared.database import Database, Queries, Transaction
 from shared.errors import Corrupt, Refused, Unavailable
-from shared.events import Statement, matter_of
+from shared.events import Statement, Word, decides, matter_of
 from shared.identifiers import Random, subject_id, uuid7
 
 _ATTEMPTS: Final = 5
@@ -340,29 +342,56 @@ async def disclose(
 # Record
 
 
-async def record(peppers: Peppers, tx: Transaction, statement: Statement, index: int) -> None:
-    """Fold one recorded statement into words and suppression, inside the follower's transaction.
+async def record(peppers: Peppers, tx: Transaction, said: Sequence[tuple[Statement, int]]) -> None:
+    """Fold recorded statements, in the order of their indexes, into words and suppression, inside the follower's
+    transaction; with as many queries for a thousand as for one.
 
     If the subject's identifiers are deleted already there is no address left that could be written to, nothing to
     compute a suppression from, and no word worth keeping: whoever deletes them does so after its restriction was
     folded here.
     """
-    matter = matter_of(statement)
-    if not projection.decides(matter):
+    deciding = [(statement, index) for statement, index in said if decides(matter_of(statement))]
+    if not deciding:
         return
-    standing, indexes = await store.standing(tx, statement.subject, matter)
-    change = projection.apply(standing, statement, index)
-    if change is None or not indexes:
-        return
-    await store.put_word(tx, statement.subject, matter, change.word)
-    if change.does == "nothing":
-        return
-    own = peppers.suppression(indexes, change.purpose, change.channel)
-    if change.does == "lift":
-        # Who never was on the list does not get onto it by agreeing.
-        everything = peppers.suppression(indexes, ALL, ALL)
-        if await store.newest_suppression(tx, [own, everything]) is None:
-            return
-    since = parse_rfc3339(statement.time).date()
-    suppressed = change.does == "suppress"
-    await store.put_suppression(tx, own, change.purpose, change.channel, since, suppressed=suppressed)
+    people = await store.people(tx, {statement.subject for statement, _ in deciding})
+    words: dict[tuple[str, str], Word] = {}
+    changes: list[tuple[Change, Mapping[int, bytes], date]] = []
+    for statement, index in deciding:
+        standing, indexes = people[statement.subject]
+        after, change = projection.apply(standing, statement, index)
+        if change is None or not indexes:
+            continue
+        people[statement.subject] = (after, indexes)
+        words[statement.subject, matter_of(statement)] = change.word
+        if change.does != "nothing":
+            changes.append((change, indexes, parse_rfc3339(statement.time).date()))
+    if words:
+        await store.put_words(tx, words)
+    if changes:
+        await _put_suppressions(peppers, tx, changes)
+
+
+async def _put_suppressions(
+    peppers: Peppers, tx: Transaction, changes: Sequence[tuple[Change, Mapping[int, bytes], date]]
+) -> None:
+    own = [peppers.suppression(indexes, change.purpose, change.channel) for change, indexes, _ in changes]
+    everything = {
+        place: peppers.suppression(indexes, ALL, ALL)
+        for place, (change, indexes, _) in enumerate(changes)
+        if change.does == "lift"
+    }
+    listed = set()
+    if everything:
+        asked = [pair for place, all_of_it in everything.items() for pair in (*own[place].items(), *all_of_it.items())]
+        listed = await store.listed(tx, asked)
+    puts: dict[tuple[int, bytes], Listing] = {}
+    for place, (change, _, since) in enumerate(changes):
+        pairs = own[place].items()
+        if change.does == "lift" and listed.isdisjoint([*pairs, *everything[place].items()]):
+            continue  # who never was on the list does not get onto it by agreeing
+        listed.update(pairs)
+        for pair in pairs:
+            puts.pop(pair, None)  # the newest word is the last one, also among those of this batch
+            puts[pair] = Listing(change.purpose, change.channel, since, suppressed=change.does == "suppress")
+    if puts:
+        await store.put_suppressions(tx, puts)

@@ -21,20 +21,16 @@ class Change:
     channel: str
 
 
-def decides(matter: str) -> bool:
-    """Whether words on this matter decide the state; `ask:`, `use:`, `data:` and the like do not."""
-    return matter == EVERYTHING or matter.startswith("purpose:")
-
-
-def apply(standing: Standing, statement: Statement, index: int) -> Change | None:
-    """What this recorded statement changes; None if it decides nothing, came too late or was applied already.
+def apply(standing: Standing, statement: Statement, index: int) -> tuple[Standing, Change | None]:
+    """The standing after this recorded statement, and what it changes: nothing if it decides nothing, came too late
+    or was applied already.
 
     Every restrictive word suppresses. Only a proven ConsentGiven that was not overtaken lifts, and only for its own
     purpose and channel (a consent with `stage: asked` does not exist).
     """
     after, _overtaken = standing.apply(statement, index)
     if after is standing:
-        return None
+        return standing, None
     matter = matter_of(statement)
     everything = matter == EVERYTHING
     purpose, channel = (ALL, ALL) if everything else (statement.data.purpose, statement.data.channel)
@@ -43,4 +39,4 @@ def apply(standing: Standing, statement: Statement, index: int) -> Change | None
         does = "suppress"
     elif statement.type in LIFTING and not everything:
         does = "lift"
-    return Change(after.words[matter], does, purpose, channel)
+    return after, Change(after.words[matter], does, purpose, channel)

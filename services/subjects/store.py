@@ -9,7 +9,7 @@ from typing import Any
 
 from services.subjects.domain import EVERYTHING as ALL
 from shared.database import Queries
-from shared.events import EVERYTHING, Standing, Word
+from shared.events import Standing, Word
 
 Item = tuple[str, str]
 """(statement id, compartment)."""
@@ -227,61 +227,88 @@ async def compartments(db: Queries, items: Sequence[Item]) -> dict[Item, Row]:
 # Words and suppression
 
 
-async def standing(db: Queries, subject: str, matter: str) -> tuple[Standing, dict[int, bytes]]:
-    """The words on one matter and on everything, which is all that another word on this matter depends on, and the
-    subject's identifiers. One query, because every record that decides something asks it."""
+async def people(db: Queries, subjects: Iterable[str]) -> dict[str, tuple[Standing, dict[int, bytes]]]:
+    """The words of each of these subjects, and its identifiers by pepper. One query, because every batch asks it."""
+    found: dict[str, tuple[dict[str, Word], dict[int, bytes]]] = {subject: ({}, {}) for subject in subjects}
     rows = await db.fetch(
         """
-        select matter, status, statement, index, restricted_at, null::int as pepper, null::bytea as digest
-        from word where subject = $1 and matter = any($2::text[])
+        select subject, matter, status, statement, index, restricted_at, null::int as pepper, null::bytea as digest
+        from word where subject = any($1::text[])
         union all
-        select null, null, null, null, null, pepper, digest from identifier where subject = $1
+        select subject, null, null, null, null, null, pepper, digest from identifier where subject = any($1::text[])
         """,
-        subject,
-        [matter, EVERYTHING],
+        list(found),
     )
-    words = {
-        row["matter"]: Word(row["status"], str(row["statement"]), row["index"], row["restricted_at"])
-        for row in rows
-        if row["matter"] is not None
-    }
-    return Standing(words), {row["pepper"]: row["digest"] for row in rows if row["pepper"] is not None}
+    for row in rows:
+        words, digests = found[row["subject"]]
+        if row["matter"] is None:
+            digests[row["pepper"]] = row["digest"]
+        else:
+            words[row["matter"]] = Word(row["status"], str(row["statement"]), row["index"], row["restricted_at"])
+    return {subject: (Standing(words), digests) for subject, (words, digests) in found.items()}
 
 
-async def put_word(tx: Queries, subject: str, matter: str, word: Word) -> None:
+async def put_words(tx: Queries, words: Mapping[tuple[str, str], Word]) -> None:
+    """(subject, matter) → its newest word."""
     await tx.execute(
         """
-        insert into word (subject, matter, status, statement, index, restricted_at) values ($1, $2, $3, $4, $5, $6)
+        insert into word (subject, matter, status, statement, index, restricted_at)
+        select * from unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::bigint[], $6::text[])
         on conflict (subject, matter) do update
         set status = excluded.status, statement = excluded.statement, index = excluded.index,
             restricted_at = excluded.restricted_at
         """,
-        subject,
-        matter,
-        word.status,
-        word.statement,
-        word.index,
-        word.restricted_at,
+        [subject for subject, _ in words],
+        [matter for _, matter in words],
+        [word.status for word in words.values()],
+        [word.statement for word in words.values()],
+        [word.index for word in words.values()],
+        [word.restricted_at for word in words.values()],
     )
 
 
-async def put_suppression(
-    tx: Queries, digests: Mapping[int, bytes], purpose: str, channel: str, since: date, *, suppressed: bool
-) -> None:
-    """The newest word from now on, under each of these digests."""
+async def listed(db: Queries, digests: Sequence[tuple[int, bytes]]) -> set[tuple[int, bytes]]:
+    """Those of these (pepper, digest) that have a row on the suppression list, whatever it says."""
+    rows = await db.fetch(
+        "select pepper, digest from unnest($1::int[], $2::bytea[]) as wanted(pepper, digest)"
+        " join suppression using (pepper, digest)",
+        [pepper for pepper, _ in digests],
+        [digest for _, digest in digests],
+    )
+    return {(row["pepper"], row["digest"]) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What the newest word makes of one row of the suppression list."""
+
+    purpose: str
+    channel: str
+    since: date
+    suppressed: bool
+
+
+async def put_suppressions(tx: Queries, listings: Mapping[tuple[int, bytes], Listing]) -> None:
+    """(pepper, digest) → the newest word from now on, the last of them the newest. The rows are taken in the order of
+    their keys, whatever the order of the words, so that fewer transactions can deadlock."""
     await tx.execute(
         """
+        with numbered as materialized (
+            select *, nextval('suppression_ordinal') as ordinal
+            from unnest($1::int[], $2::bytea[], $3::text[], $4::text[], $5::boolean[], $6::date[])
+                 as new(pepper, digest, purpose, channel, suppressed, since)
+        )
         insert into suppression (pepper, digest, purpose, channel, suppressed, ordinal, since)
-        select pepper, digest, $3, $4, $5, nextval('suppression_ordinal'), $6
-        from unnest($1::int[], $2::bytea[]) as new(pepper, digest)
+        select pepper, digest, purpose, channel, suppressed, ordinal, since from numbered order by pepper, digest
         on conflict (pepper, digest) do update
         set suppressed = excluded.suppressed, ordinal = excluded.ordinal, since = excluded.since
         """,
-        *_columns(digests),
-        purpose,
-        channel,
-        suppressed,
-        since,
+        [pepper for pepper, _ in listings],
+        [digest for _, digest in listings],
+        [one.purpose for one in listings.values()],
+        [one.channel for one in listings.values()],
+        [one.suppressed for one in listings.values()],
+        [one.since for one in listings.values()],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 from services.subjects import handlers
@@ -25,10 +26,10 @@ class Fold:
     def __init__(self, peppers: Peppers) -> None:
         self._peppers = peppers
 
-    async def apply(self, tx: Transaction, recorded: Recorded) -> None:
+    async def apply(self, tx: Transaction, records: Sequence[Recorded]) -> None:
         """An erased statement, or a leaf that is no event, says nothing any more."""
-        if recorded.statement is not None:
-            await handlers.record(self._peppers, tx, recorded.statement, recorded.index)
+        said = [(one.statement, one.index) for one in records if one.statement is not None]
+        await handlers.record(self._peppers, tx, said)
 
 
 async def rotate(parts: Parts) -> None:

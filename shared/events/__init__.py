@@ -6,7 +6,7 @@ A published version is never edited: a new shape is a new version, and its golde
 """
 
 from shared.events.envelope import MAX_STATEMENT_BYTES, Malformed, encode, parse
-from shared.events.matter import EVERYTHING, matter_of, purpose_matter
+from shared.events.matter import EVERYTHING, decides, matter_of, purpose_matter
 from shared.events.standing import PERMISSIVE, RESTRICTIVE, Standing, Word, is_overtaken
 from shared.events.types import DATA_TYPES, Statement, dataschema
 
@@ -21,6 +21,7 @@ __all__ = [
     "Statement",
     "Word",
     "dataschema",
+    "decides",
     "encode",
     "is_overtaken",
     "matter_of",

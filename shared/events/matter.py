@@ -18,6 +18,11 @@ def purpose_matter(purpose: str, channel: str) -> str:
     return f"purpose:{purpose}/{channel}"
 
 
+def decides(matter: str) -> bool:
+    """Whether words on this matter decide the state; `ask:`, `use:`, `data:` and the like do not."""
+    return matter == EVERYTHING or matter.startswith("purpose:")
+
+
 def matter_of(statement: Statement) -> str:
     """The matter of a statement, a pure function of its words (only `overtaken:` is added by the ledger)."""
     data = statement.data

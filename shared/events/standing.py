@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from shared.events.matter import EVERYTHING, matter_of, purpose_matter
+from shared.events.matter import EVERYTHING, decides, matter_of, purpose_matter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +65,7 @@ class Standing:
         Matters that decide nothing (`ask:`, `use:`, `data:` …) leave the standing as it is.
         """
         matter = matter_of(statement)
-        if not (matter == EVERYTHING or matter.startswith("purpose:")):
+        if not decides(matter):
             return self, False
         word, everything = self.words.get(matter), self.words.get(EVERYTHING)
         if word is not None and index <= word.index:

@@ -14,9 +14,10 @@ import httpx
 import pytest
 
 import services.marketing
-from services.marketing import api, handlers, projection, store
-from services.marketing.domain import Horizon, Rule
-from services.marketing.store import Permit
+from services.marketing import api, projection, store
+from services.marketing.domain import Horizon
+from services.marketing.permits import Permits
+from services.marketing.store import Ask, Permit
 from shared.access import Access
 from shared.clock import rfc3339, utc_now
 from shared.database import Database
@@ -48,6 +49,9 @@ class Marketing:
     indexes: Any = field(default_factory=itertools.count)
     applied: int = 0
 
+    def __post_init__(self) -> None:
+        self.permits = Permits(self.db, self.horizon, self.register, self.clock, os.urandom, Metrics("marketing"))
+
     def clock(self) -> datetime:
         return self.now
 
@@ -61,11 +65,10 @@ class Marketing:
 
     async def record(self, *statements: Statement) -> list[int]:
         """Fold recorded statements in one transaction, as the follower does; their indexes."""
-        indexes = []
+        indexes = [next(self.indexes) for _ in statements]
+        records = [recorded(statement, index) for statement, index in zip(statements, indexes, strict=True)]
         async with self.db.transaction() as tx:
-            for statement in statements:
-                indexes.append(next(self.indexes))
-                await projection.apply(tx, recorded(statement, indexes[-1]), self.register, self.now)
+            await projection.apply(tx, records, self.register, self.now)
             await self.move(tx, indexes[-1] + 1)
         self.applied = indexes[-1] + 1
         return indexes
@@ -84,9 +87,9 @@ class Marketing:
         return subject
 
     async def ask(self, subject: str, message_id: str = "", attempt: int = 1, purpose: str = "newsletter") -> Permit:
-        ask = handlers.Ask(subject, purpose, "email", message_id or f"<{person()}@example.org>", attempt)
-        rule = Rule.of(self.register, purpose, "email")
-        return await handlers.ask_permit(self.db, ask, self.horizon(), rule, self.now, os.urandom)
+        return await self.permits.ask(
+            Ask(subject, purpose, "email", message_id or f"<{person()}@example.org>", attempt)
+        )
 
     async def redeem(self, permit: Permit) -> bool:
         async with self.db.transaction() as tx:
@@ -115,7 +118,9 @@ async def marketing(database: OwnDatabase) -> AsyncIterator[Marketing]:
 
     metrics, pages = Metrics("marketing"), Pages("marketing", Path(services.marketing.__file__).parent)
     app = create_app("marketing", access=Access(CALLERS, SCOPES), metrics=metrics, ready=ready, error_page=pages.error)
-    app.include_router(api.router(db, service.horizon, service.register, pages, metrics, service.clock, os.urandom))
+    app.include_router(
+        api.router(db, service.permits, service.horizon, service.register, pages, service.clock, os.urandom)
+    )
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://marketing.example.org") as client:
         service.client = client

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.ledger.main import open as open_ledger
 from services.marketing import handlers, store
 from services.marketing.letters import Letters
+from services.marketing.permits import Permits
 from services.marketing.sender import Sender
 from services.marketing.store import Delivery
 from services.subjects.main import open as open_subjects
@@ -126,7 +127,14 @@ class Office:
         )
         parts: dict[str, Any] = {
             "db": db or self.marketing.db,
-            "horizon": self.marketing.horizon,
+            "permits": Permits(
+                db or self.marketing.db,
+                self.marketing.horizon,
+                self.marketing.register,
+                self.marketing.clock,
+                os.urandom,
+                Metrics("marketing"),
+            ),
             "register": self.marketing.register,
             "letters": letters,
             "subjects": self.subjects,

@@ -224,6 +224,33 @@ async def test_the_page_shows_the_audience_in_every_state(marketing: Marketing, 
     assert ("Unheard" in page.text) is (state != "uncounted")
 
 
+async def test_several_permits_are_asked_for_at_once_and_answered_in_order(marketing: Marketing) -> None:
+    subject, stranger = await marketing.subscriber(), person()
+    asked = [
+        {
+            "subject": one,
+            "purpose": "newsletter",
+            "channel": "email",
+            "message_id": f"<{one}@example.org>",
+            "attempt": 1,
+        }
+        for one in (stranger, subject)
+    ]
+    answer = await marketing.post("permits/several", {"asks": asked})
+    refused, granted = answer.json()["answers"]
+    assert (refused["decision"], refused["reason"], refused["permit"]) == ("refused", "unknown", None)
+    assert granted["decision"] == "granted"
+    alone = await marketing.post("permits", asked[1])
+    assert alone.json() == granted
+    stolen = await marketing.post("permits/several", {"asks": [{**asked[1], "subject": stranger}, asked[0]]})
+    assert [one.get("error", one.get("reason")) for one in stolen.json()["answers"]] == [
+        "attempt-of-another",
+        "unknown",
+    ]
+    unknown = await marketing.post("permits/several", {"asks": [{**asked[1], "channel": "fax"}]})
+    assert (unknown.status_code, unknown.json()["error"]) == (422, "unknown-purpose")
+
+
 async def test_the_page_names_a_purpose_the_register_has_dropped_by_its_key(marketing: Marketing) -> None:
     async with marketing.db.transaction() as tx:
         await put_counted(tx, Counted(0, 1, marketing.now, {("fax", "post"): 1}, {}))
@@ -234,7 +261,7 @@ async def test_the_page_names_a_purpose_the_register_has_dropped_by_its_key(mark
 async def test_folding_goes_on_after_a_statement_that_decides_nothing(marketing: Marketing) -> None:
     subject = await marketing.subscriber()
     async with marketing.db.transaction() as tx:
-        await projection.apply(tx, recorded(None, 7, at=NOON), marketing.register, marketing.now)
+        await projection.apply(tx, [recorded(None, 7, at=NOON)], marketing.register, marketing.now)
     assert (await marketing.ask(subject)).decision == "granted"
     await marketing.record(given(subject, 3))
     assert (await marketing.ask(subject)).decision == "granted"

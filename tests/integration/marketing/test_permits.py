@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
 import pytest
 
 from services.marketing import handlers, projection, store
-from services.marketing.store import Permit
+from services.marketing.permits import GROUPS
+from services.marketing.store import Ask, Permit
 from shared.clock import rfc3339
 from shared.errors import Refused
 from shared.events import Statement
@@ -24,6 +27,11 @@ MESSAGE = "<01a20320-a202-7d4e-8f50-000000000002@example.org>"
 
 async def permits(marketing: Marketing) -> list[asyncpg.Record]:
     return await marketing.db.fetch("select * from permit order by issued_at, id")
+
+
+async def look(marketing: Marketing, subject: str) -> store.Seen:
+    [seen] = await store.look(marketing.db, [store.Ask(subject, "newsletter", "email", MESSAGE, 1)])
+    return seen
 
 
 async def live(marketing: Marketing, subject: str) -> int:
@@ -94,7 +102,7 @@ async def test_the_grade_counts_the_request_and_the_archived_mail_only_if_they_a
     await marketing.record(given(other), *steps, consent)
 
     async def grade(whose: str) -> Grade | None:
-        return (await store.look(marketing.db, whose, 0, "newsletter", "email")).grade
+        return (await look(marketing, whose)).grade
 
     assert await grade(other) is Grade.B
     assert await grade(subject) is Grade.A
@@ -205,7 +213,7 @@ async def folding(marketing: Marketing, statement: Statement) -> AsyncIterator[A
     """The fold of a statement, everything done and not yet committed; the caller commits by leaving."""
     index = next(marketing.indexes)
     async with marketing.db.transaction() as tx:
-        await projection.apply(tx, recorded(statement, index), marketing.register, marketing.now)
+        await projection.apply(tx, [recorded(statement, index)], marketing.register, marketing.now)
         await marketing.move(tx, index + 1)
         yield tx
     marketing.applied = index + 1
@@ -243,10 +251,10 @@ async def test_a_permit_decided_before_a_withdrawal_is_folded_is_not_stored_afte
     marketing: Marketing, second: Marketing, word: Any
 ) -> None:
     subject = await marketing.subscriber()
-    seen = await store.look(second.db, subject, 0, "newsletter", "email")
+    seen = await look(second, subject)
     granted = _permit(subject, marketing)
     await marketing.record(word(subject, 1))
-    assert not await store.put_permit(second.db, granted, seen.newest)
+    assert not await store.put_permits(second.db, [granted], [seen.newest])
     assert await live(marketing, subject) == 0
 
 
@@ -255,10 +263,10 @@ async def test_a_withdrawal_folded_while_a_permit_is_stored_waits_and_voids_it(
     marketing: Marketing, second: Marketing, word: Any
 ) -> None:
     subject = await marketing.subscriber()
-    seen = await store.look(second.db, subject, 0, "newsletter", "email")
+    seen = await look(second, subject)
     statement = word(subject, 1)
     async with second.db.transaction() as tx:
-        assert await store.put_permit(tx, _permit(subject, marketing), seen.newest)
+        assert await store.put_permits(tx, [_permit(subject, marketing)], [seen.newest])
         withdrawing = asyncio.create_task(marketing.record(statement))
         await waits_for_a_lock(second)
         assert not withdrawing.done()
@@ -343,6 +351,77 @@ async def test_random_permits_and_withdrawals_at_once_leave_no_live_permit(
         assert await live(marketing, subject) == 0
 
 
+def asks(subjects: Sequence[str], attempt: int = 1) -> list[Ask]:
+    return [Ask(subject, "newsletter", "email", f"<{subject}@example.org>", attempt) for subject in subjects]
+
+
+async def test_of_those_who_ask_together_only_the_one_who_withdraws_meanwhile_is_refused(
+    marketing: Marketing, second: Marketing
+) -> None:
+    people = [await marketing.subscriber() for _ in range(5)]
+    async with folding(marketing, withdrawn(people[2], 1)):
+        asking = asyncio.create_task(second.permits.ask_all(asks(people)))
+        await waits_for_a_lock(marketing)
+    answers = await asking
+    assert [one.decision for one in answers if isinstance(one, Permit)] == [
+        "refused" if subject == people[2] else "granted" for subject in people
+    ]
+    assert [await live(marketing, subject) for subject in people] == [1, 1, 0, 1, 1]
+
+
+async def test_those_who_ask_at_once_are_answered_by_few_commits(marketing: Marketing) -> None:
+    people = [await marketing.subscriber() for _ in range(100)]
+    answers = await asyncio.gather(*(marketing.permits.ask(one) for one in asks(people)))
+    assert {one.decision for one in answers} == {"granted"}
+    assert [one.subject for one in answers] == people
+    # xmin: the transaction that stored the row. One for each that found nobody waiting, one for all the others.
+    assert await marketing.db.fetchval("select count(distinct xmin::text) from permit") <= GROUPS + 1
+
+
+async def test_one_who_asks_for_anothers_attempt_spoils_nothing_for_the_others(marketing: Marketing) -> None:
+    first, thief, other = [await marketing.subscriber() for _ in range(3)]
+    [granted] = await marketing.permits.ask_all(asks([first]))
+    stolen = replace(asks([thief])[0], message_id=asks([first])[0].message_id)
+    again, refused, fine = await marketing.permits.ask_all([*asks([first]), stolen, *asks([other])])
+    assert isinstance(granted, Permit)
+    assert isinstance(again, Permit)
+    assert again.id == granted.id
+    assert isinstance(refused, Refused)
+    assert refused.code == "attempt-of-another"
+    assert isinstance(fine, Permit)
+    assert fine.decision == "granted"
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_many_permits_together_and_many_withdrawals_together_leave_no_live_permit(
+    marketing: Marketing, second: Marketing, seed: int
+) -> None:
+    """In any order of the names, so that whoever took locks in the order given would wait for each other."""
+    chance = random.Random(seed)  # noqa: S311 - an order, not a secret
+    people = [await marketing.subscriber() for _ in range(60)]
+    stopping = asyncio.Event()
+
+    async def keep_asking(one: Marketing) -> int:
+        granted = attempt = 0
+        while not stopping.is_set():
+            attempt += 1
+            answers = await one.permits.ask_all(asks(chance.sample(people, 40), attempt))
+            granted += sum(isinstance(answer, Permit) and answer.decision == "granted" for answer in answers)
+        return granted
+
+    asking = [asyncio.create_task(keep_asking(one)) for one in (marketing, second, second)]
+    for start in range(0, len(people), 12):
+        leaving = people[start : start + 12]
+        chance.shuffle(leaving)
+        people[start : start + 12] = leaving
+        await marketing.record(*(withdrawn(subject, start + 1) for subject in leaving))
+        for subject in leaving:
+            assert await live(marketing, subject) == 0
+    stopping.set()
+    assert sum(await asyncio.gather(*asking)) > 0
+    assert [await live(marketing, subject) for subject in people] == [0] * len(people)
+
+
 async def test_folding_a_record_again_changes_nothing(marketing: Marketing) -> None:
     subject = await marketing.subscriber()
     statement = withdrawn(subject, 1)
@@ -350,7 +429,7 @@ async def test_folding_a_record_again_changes_nothing(marketing: Marketing) -> N
     before = await store.effect(marketing.db, statement.id)
     marketing.later(seconds=1)
     async with marketing.db.transaction() as tx:
-        await projection.apply(tx, recorded(statement, index), marketing.register, marketing.now)
+        await projection.apply(tx, [recorded(statement, index)], marketing.register, marketing.now)
     assert await store.effect(marketing.db, statement.id) == before
     assert (await marketing.ask(subject)).reason == "no-consent-in-force"
 

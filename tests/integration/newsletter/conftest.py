@@ -11,7 +11,7 @@ import email.policy
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -159,7 +159,7 @@ class World:
     down: set[str]
     marketing_db: Database
     subjects_db: Database
-    folds: list[tuple[Database, Callable[[Transaction, Recorded], Awaitable[None]]]]
+    folds: list[tuple[Database, Callable[[Transaction, Sequence[Recorded]], Awaitable[None]]]]
     another_mails: Callable[[], Mails]
     standings: dict[str, Standing] = field(default_factory=dict)
     index: int = 0
@@ -257,7 +257,7 @@ class World:
             recorded = Recorded.read(RecordedValue(0, self.index, leaf, row["statement"]).encode())
             for db, fold in self.folds:
                 async with db.transaction() as tx:
-                    await fold(tx, recorded)
+                    await fold(tx, [recorded])
                 await db.execute(f"select pg_notify('{db.schema}_applied', '')")
             self.index += 1
             await self.db.execute(
@@ -396,7 +396,7 @@ async def world(database: TestDatabase, secrets_dir: Path, tmp_path: Path) -> As
             marketing_db=marketing_db,
             subjects_db=subjects_db,
             folds=[
-                (marketing_db, lambda tx, recorded: projection.apply(tx, recorded, speaker.register, clock())),
+                (marketing_db, lambda tx, records: projection.apply(tx, records, speaker.register, clock())),
                 (subjects_db, SubjectsFold(Peppers(secrets.peppers())).apply),
             ],
         )

@@ -26,15 +26,16 @@ from tests.integration.shared.test_outbox import until
 from tests.parts import KafkaPart
 
 
-async def remember(tx: Transaction, recorded: Recorded) -> None:
+async def remember(tx: Transaction, records: Sequence[Recorded]) -> None:
     """A fold that a repetition would break: the index is the primary key."""
-    await tx.execute(
-        "insert into folded (shard, index, kind, statement) values ($1, $2, $3, $4)",
-        recorded.shard,
-        recorded.index,
-        recorded.kind,
-        recorded.raw,
-    )
+    for recorded in records:
+        await tx.execute(
+            "insert into folded (shard, index, kind, statement) values ($1, $2, $3, $4)",
+            recorded.shard,
+            recorded.index,
+            recorded.kind,
+            recorded.raw,
+        )
 
 
 class Follows:
@@ -194,9 +195,9 @@ async def test_whoever_cannot_prove_to_be_the_publisher_is_not_heard(
 async def test_an_erased_index_is_folded_without_its_statement(follows: Follows, counterpart: Counterpart) -> None:
     given: list[Recorded] = []
 
-    async def apply(tx: Transaction, recorded: Recorded) -> None:
-        given.append(recorded)
-        await remember(tx, recorded)
+    async def apply(tx: Transaction, records: Sequence[Recorded]) -> None:
+        given.extend(records)
+        await remember(tx, records)
 
     counterpart.record(withdrawal())
     counterpart.record(withdrawal())
@@ -210,9 +211,9 @@ async def test_an_erased_index_is_folded_without_its_statement(follows: Follows,
 
 
 async def test_a_fold_may_state_new_facts(follows: Follows, counterpart: Counterpart) -> None:
-    async def answer(tx: Transaction, recorded: Recorded) -> None:
-        await remember(tx, recorded)
-        await put(tx, [withdrawal()])
+    async def answer(tx: Transaction, records: Sequence[Recorded]) -> None:
+        await remember(tx, records)
+        await put(tx, [withdrawal() for _ in records])
 
     for _ in range(5):
         counterpart.record(withdrawal())

@@ -106,7 +106,7 @@ class Subjects:
         """Fold a recorded statement as the follower does."""
         recorded = self.recorded(subject, name, second, next(self.indexes) if index is None else index, **data)
         async with self.parts.db.transaction() as tx:
-            await worker.Fold(self.parts.peppers).apply(tx, recorded)
+            await worker.Fold(self.parts.peppers).apply(tx, [recorded])
         assert recorded.statement is not None
         return recorded.statement
 

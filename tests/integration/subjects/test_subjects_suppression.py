@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -158,6 +159,42 @@ async def test_suppression_agrees_with_the_standing_after_every_word_of_any_hist
         for one in ("newsletter", "measurement"):
             said = standing.words.keys() & {EVERYTHING, purpose_matter(one, "email")}
             assert await subjects.may_advertise(ada, one) == (not said or standing.permits(one, "email"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_words_folded_at_once_amount_to_what_they_amount_to_one_after_the_other(
+    subjects: Subjects, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311 - a history, not a secret
+    people = [await subjects.subject(f"{name}@example.org") for name in ("ada", "eve", "bob")]
+    records = []
+    for index in range(40):
+        name, data = chance.choice(
+            [
+                ("ConsentGiven", {"purpose": chance.choice(["newsletter", "measurement"])}),
+                ("ConsentWithdrawn", {"purpose": chance.choice(["newsletter", "measurement"])}),
+                ("ConsentWithdrawn", {"scope": "everything", "purpose": None, "channel": None}),
+                ("ConsentRequested", {}),
+            ]
+        )
+        records.append(subjects.recorded(chance.choice(people), name, chance.randrange(40), index, **data))
+
+    async def folded(size: int) -> list[list[tuple[object, ...]]]:
+        fold, found = Fold(subjects.parts.peppers), []
+        with suppress(LookupError):
+            async with subjects.parts.db.transaction() as tx:
+                for start in range(0, len(records), size):
+                    await fold.apply(tx, records[start : start + size])
+                words = await tx.fetch("select * from word order by subject, matter")
+                # Ordinals are only compared with each other.
+                listed = await tx.fetch("select digest, purpose, suppressed, since from suppression order by ordinal")
+                found = [[tuple(row) for row in rows] for rows in (words, listed)]
+                raise LookupError  # roll back
+        return found
+
+    one_by_one = await folded(1)
+    assert await folded(7) == await folded(len(records)) == one_by_one
+    assert all(one_by_one)
 
 
 async def test_the_service_s_own_role_may_fold_and_folds_each_index_once(subjects: Subjects) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 
 from services.subjects import projection
-from shared.events import Standing, Statement, matter_of, parse
+from shared.events import Standing, Statement, decides, matter_of, parse
 
 GOLDEN: Final = Path(__file__).parents[2] / "contracts" / "golden"
 EMPTY: Final = Standing({})
@@ -22,7 +22,7 @@ def said(name: str, second: int, **data: Any) -> Statement:
 
 
 def does(standing: Standing, statement: Statement, index: int) -> tuple[str, str, str] | None:
-    change = projection.apply(standing, statement, index)
+    _, change = projection.apply(standing, statement, index)
     return None if change is None else (change.does, change.purpose, change.channel)
 
 
@@ -73,5 +73,5 @@ def test_what_was_applied_already_does_nothing_again() -> None:
     ],
 )
 def test_a_strangers_sign_up_and_what_we_did_decide_nothing(statement: Statement) -> None:
-    assert not projection.decides(matter_of(statement))
+    assert not decides(matter_of(statement))
     assert does(EMPTY, statement, 0) is None
