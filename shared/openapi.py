@@ -118,6 +118,7 @@ def _shared_refusals(
 ) -> dict[int, Answer]:
     """What the edge, the credential and the strict reading answer at every door alike."""
     shared = {
+        414: refused("The address is too long."),
         431: refused("The request's headers are too large."),
         503: Answer(
             "A part of the system does not answer right now.",

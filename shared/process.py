@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from shared import logs
+from shared.connection import Connection, Limits
 from shared.errors import Unavailable
 
 Factory = Callable[[], Coroutine[Any, Any, None]]
@@ -107,13 +109,21 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve_http(app: ASGIApp, host: str, port: int, on_listening: Callable[[int], None] | None = None) -> None:
+async def serve_http(
+    app: ASGIApp,
+    host: str,
+    port: int,
+    on_listening: Callable[[int], None] | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> None:
     """Serve until cancelled, then finish the requests at hand. Port 0 takes any free one; it is logged."""
     server = _Server(
         uvicorn.Config(
             app,
             host=host,
             port=port,
+            http=functools.partial(Connection, limits=limits),  # type: ignore[arg-type]  # it is called, not subclassed
+            ws="none",
             access_log=False,
             log_config=None,
             lifespan="off",

@@ -19,6 +19,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.routing import RouteContext
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import TypedDict
@@ -53,6 +54,8 @@ ErrorPage = Callable[[Request, int, str, str], Response]
 BODY_LIMIT: Final = 64 * 1024
 LONGEST_PATH: Final = 2048 + 256
 """A way out (shared/way_out.py) and what stands around it."""
+LARGEST_HEADERS: Final = 16 * 1024
+LONGEST_QUERY: Final = 4 * 1024
 _LEAST_ERROR: Final = 400
 _SERVER_ERROR: Final = 500
 _CHECKED_WITHIN_SECONDS: Final = 2.0
@@ -68,7 +71,12 @@ _POLICY: Final = b"default-src 'none'; base-uri 'none'; form-action 'self'; fram
 _MESSAGES: Final = {
     404: ("not-found", "There is nothing at this address."),
     405: ("method-not-allowed", "This address does not take this method."),
-    413: ("too-large", "What was sent is too large."),
+    413: ("too-large", "What was sent is larger than this address takes. Send less at once."),
+    414: ("address-too-long", "The address is too long. Use the link exactly as it was given."),
+    431: (
+        "headers-too-large",
+        "The request's headers are too large. Send fewer or shorter ones, and no cookies.",
+    ),
 }
 
 
@@ -133,7 +141,7 @@ def create_app(
     ):
         app.add_api_route(f"{prefix}/{path}", endpoint, methods=["GET"], dependencies=[Depends(who)])
 
-    for kind in (Refused, Unavailable, Corrupt, RequestValidationError, HTTPException, Exception):
+    for kind in (Refused, Unavailable, Corrupt, RequestValidationError, HTTPException, ClientDisconnect, Exception):
         app.add_exception_handler(kind, _answer_to)
     app.add_middleware(_DenyUndeclared, application=app)
     app.edge = _Edge(app, metrics)
@@ -265,6 +273,9 @@ async def _answer_to(request: Request, error: Exception) -> Response:
             return _answer(
                 request, 400, "invalid-parameters", "A parameter of this address is missing or has a wrong form."
             )
+        case ClientDisconnect():
+            # Nobody reads this; but it is no failure of ours, and the log should not say so.
+            return _answer(request, 400, "broken-off", "The request broke off before it was complete.")
         case HTTPException():
             code, message = _MESSAGES.get(error.status_code, ("refused", "The request was refused."))
             return _answer(request, error.status_code, code, message, None, error.headers)
@@ -299,9 +310,33 @@ class _DenyUndeclared:
         await self._app(scope, receive, send)
 
 
-def _has_a_place(path: str) -> bool:
-    """Routes match as if a line's end were not there, and choke on numbers of thousands of digits: neither is ours."""
-    return len(path) <= LONGEST_PATH and "\n" not in path
+class _Unless413:
+    """Passes an answer on, but for the framework's own 413, which is bare text."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.held_back = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == 413:
+            kinds = [value for name, value in message["headers"] if name.lower() == b"content-type"]
+            self.held_back = any(kind.startswith(b"text/plain") for kind in kinds)
+        if not self.held_back:
+            await self._send(message)
+
+
+def _refusal_of_head(scope: Scope) -> int | None:
+    """The status that a request's head alone deserves, before anything looks at it.
+
+    Routes match as if a line's end were not there, and choke on numbers of thousands of digits: neither is ours.
+    """
+    if len(scope["path"]) > LONGEST_PATH or "\n" in scope["path"]:
+        return 404
+    if len(scope.get("query_string", b"")) > LONGEST_QUERY:
+        return 414
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > LARGEST_HEADERS:
+        return 431
+    return None
 
 
 class _Edge:
@@ -339,15 +374,21 @@ class _Edge:
 
         failure: Exception | None = None
         try:
-            if _has_a_place(scope["path"]):
-                await app(scope, receive, secured)
-            else:
-                answer = _answer(Request({**scope, "app": self._application}), 404, *_MESSAGES[404])
-                await answer(scope, receive, secured)
+            await self._answered(app, scope, receive, secured)
         except Exception as error:  # noqa: BLE001
             failure = error
         finally:
             self._report(scope, method, status, time.perf_counter() - began, failure)
+
+    async def _answered(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = _refusal_of_head(scope)
+        if refusal is None:
+            passed = _Unless413(send)
+            await app(scope, receive, passed)
+            refusal = 413 if passed.held_back else None
+        if refusal is not None:
+            answer = _answer(Request({**scope, "app": self._application}), refusal, *_MESSAGES[refusal])
+            await answer(scope, receive, send)
 
     def _template(self, scope: Scope) -> str:
         """The route's path as declared; one fixed word where none matched, so that nobody's path is logged."""

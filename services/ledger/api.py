@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from starlette.convertors import Convertor, register_url_convertor
 from typing_extensions import TypedDict
 
 from services.ledger import store
@@ -171,12 +172,27 @@ class Parts:
         return self.logs[shard]
 
 
+class _ShardInPath(Convertor[int]):
+    """A shard as C2SP clients and the log's origin write it: one spelling only, so that a cache keeps one copy."""
+
+    regex = "0|[1-9][0-9]{0,8}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("shard", _ShardInPath())
+
+
 def _no_such_tile() -> Refused:
     return Refused("no-such-tile", "The log's newest checkpoint does not cover this.", status=404)
 
 
 def _checkpoint_routes(router: APIRouter, parts: Parts) -> None:
-    prefix = "/ledger/log/{shard:int}"
+    prefix = "/ledger/log/{shard:shard}"
 
     @router.get(f"{prefix}/checkpoint", dependencies=[Depends(open_to_everyone)])
     @door(answers={200: Answer("A C2SP signed note with its fresh line.", {TEXT: str})}, refuses=NO_LOG)

@@ -22,10 +22,10 @@ OPEN_TO_EVERYONE = {
     "GET /newsletter/notice-keys",
     "GET /newsletter/dkim-keys",
     "GET /newsletter/notices/{notice_hash}",
-    "GET /ledger/log/{shard:int}/checkpoint",
-    "GET /ledger/log/{shard:int}/tile/{path:path}",
-    "GET /ledger/log/{shard:int}/vkey",
-    "GET /ledger/log/{shard:int}/fresh-vkey",
+    "GET /ledger/log/{shard:shard}/checkpoint",
+    "GET /ledger/log/{shard:shard}/tile/{path:path}",
+    "GET /ledger/log/{shard:shard}/vkey",
+    "GET /ledger/log/{shard:shard}/fresh-vkey",
 }
 OPEN_IN_THE_DEMO = {
     "GET /inbox",
@@ -65,7 +65,7 @@ def routes(app: FastAPI) -> list[tuple[str, str | None]]:
 
 def example(path: str) -> str:
     """An address of a route, with something harmless in its gaps."""
-    filled = re.sub(r"\{\w+:int\}", "0", path)
+    filled = re.sub(r"\{\w+:(int|shard)\}", "0", path)
     return re.sub(r"\{\w+(:path)?\}", SOME_UUID, filled)
 
 

@@ -429,10 +429,35 @@ async def test_a_wrong_field_is_named_and_its_value_is_not(client: httpx.AsyncCl
 async def test_a_body_above_the_limit_is_refused_unless_the_route_takes_more(client: httpx.AsyncClient) -> None:
     body = b"a=" + b"x" * 70_000
     refused = await client.post("/probe/form", content=body, headers=URLENCODED)
-    assert refused.status_code == 413
+    assert (refused.status_code, refused.json()["error"]) == (413, "too-large")
     assert refused.headers["X-Content-Type-Options"] == "nosniff"
+    page = await client.post("/probe/form", content=body, headers={**URLENCODED, "Accept": "text/html"})
+    assert (page.status_code, page.headers["Content-Type"]) == (413, "text/html; charset=utf-8")
     assert (await client.post("/probe/large", content=body)).json() == {"size": len(body)}
     assert (await client.post("/probe/large", content=b"x" * 200_001)).status_code == 413
+
+    async def without_a_length() -> AsyncIterator[bytes]:
+        for _ in range(70):
+            yield b"x" * 1000
+
+    refused = await client.post("/probe/form", content=without_a_length(), headers=URLENCODED)
+    assert (refused.status_code, refused.json()["error"]) == (413, "too-large")
+
+
+@pytest.mark.parametrize("headers", [{"X-One": "x" * 17_000}, {f"X-{number}": "x" * 100 for number in range(170)}])
+async def test_headers_that_are_too_large_are_refused_with_what_to_do(
+    client: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    answer = await client.get("/probe/number/7", headers=headers)
+    assert (answer.status_code, answer.json()["error"]) == (431, "headers-too-large")
+    assert "fewer or shorter" in answer.json()["message"]
+    page = await client.get("/probe/number/7", headers={**headers, "Accept": "text/html", "Accept-Language": "de"})
+    assert (page.status_code, page.headers["Content-Type"]) == (431, "text/html; charset=utf-8")
+
+
+async def test_an_address_with_too_long_a_query_is_refused(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/probe/number/7", params={"q": "x" * 5000})
+    assert (answer.status_code, answer.json()["error"]) == (414, "address-too-long")
 
 
 @pytest.mark.parametrize(
