@@ -149,6 +149,7 @@ class Appender:
         random: Random,
         metrics: Metrics | None = None,
         *,
+        register_version: str,
         max_batch: int = MAX_BATCH,
         subjects_kept: int = SUBJECTS_KEPT,
     ) -> None:
@@ -157,6 +158,7 @@ class Appender:
         self._open_consumer = open_consumer
         self._keys = keys
         self._admission = admission
+        self._registers = {register_version}
         self._clock = clock
         kek_id = max(keys.keks)
         self._prepare = Prepare(kek_id, keys.keks[kek_id], random)
@@ -292,10 +294,28 @@ class Appender:
             checked += self._check.messages(messages[start : start + _CHECKED_AT_ONCE], now)
             # The batch before this one is on its way to PostgreSQL through the same event loop.
             await asyncio.sleep(0)
+        checked = await self._of_known_registers(checked)
         known = await self._known(head, checked)
         prepared = await self._prepare.batch(head, checked, known, millis(now), messages[-1].offset + 1)
         self._recent = [*self._recent[-1:], prepared]
         return prepared
+
+    async def _of_known_registers(self, checked: list[Stated | Alive | Reject]) -> list[Stated | Alive | Reject]:
+        """Reject what names a register that this ledger never ran with: nobody could be shown what it refers to.
+
+        Every register that the ledger ran with is kept, so what was stated under an older one stays welcome. A newer
+        one comes to the ledger first, then to those who state under it.
+        """
+        named = {item.statement.data.register_version for item in checked if isinstance(item, Stated)} - self._registers
+        if not named:
+            return checked
+        self._registers |= await store.kept(self._db, named)
+        return [
+            item.rejected("unknown-register")
+            if isinstance(item, Stated) and item.statement.data.register_version not in self._registers
+            else item
+            for item in checked
+        ]
 
     async def _known(self, head: Head, checked: list[Stated | Alive | Reject]) -> Known:
         """Load the batch's subjects; look up the statements that may have come before.

@@ -40,6 +40,10 @@ class Stated:
     statement_hash: bytes
     statement: Statement
 
+    def rejected(self, reason: str) -> Reject:
+        """The same message as one that cannot be recorded after all."""
+        return Reject(self.offset, reason, self.raw, self.statement_hash, self.source, self.sequence, self.statement.id)
+
 
 @dataclass(frozen=True, slots=True)
 class Alive:

@@ -66,14 +66,17 @@ async def open_append(settings: Settings) -> Running:
     db = await Database.connect(settings.dsn("ledger_append"), "ledger")
     metrics = Metrics("ledger_append")
     keys = Keys(secrets.source_keys(), secrets.keks())
-    admit = admission(load(settings.register_dir))
+    register = load(settings.register_dir)
+    admit = admission(register)
     topic, login = settings.topic(STATED), settings.kafka_login("ledger-append")
 
     def appender(shard: int) -> Appender:
         def consumer() -> Consumer:
             return Consumer(settings.kafka, topic, [shard], login=login)
 
-        return Appender(shard, db, consumer, keys, admit, utc_now, os.urandom, metrics)
+        return Appender(
+            shard, db, consumer, keys, admit, utc_now, os.urandom, metrics, register_version=register.version
+        )
 
     shards = [appender(shard) for shard in range(settings.shards)]
 

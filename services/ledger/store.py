@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -523,6 +523,13 @@ async def close_incident_by(db: Queries, number: int, by: str, reason: str) -> b
 async def add_attachment(db: Queries, digest: bytes, content: bytes) -> None:
     """Keep a ciphertext under its SHA-256; keeping it twice is keeping it once."""
     await db.execute("insert into attachment (hash, content) values ($1, $2) on conflict do nothing", digest, content)
+
+
+async def kept(db: Queries, hashes: Collection[str]) -> set[str]:
+    """Those of the hashes under which something is stored."""
+    wanted = [bytes.fromhex(one) for one in hashes]
+    rows = await db.fetch("select encode(hash, 'hex') as hash from attachment where hash = any($1)", wanted)
+    return {row["hash"] for row in rows}
 
 
 async def attachment(db: Queries, digest: bytes) -> bytes | None:

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TextIO
 
 from services.ledger.reader import evidence, receipt
 from services.ledger.reader.archive import ARCHIVE_LIMIT
@@ -74,18 +74,22 @@ UNEXPECTED: Final = "unexpected"
 def main(file: Path, vkey: Path | None) -> int:
     """Verify a file and print what each step has shown; the exit status."""
     try:
-        data, key = _read(file, ARCHIVE_LIMIT), None if vkey is None else _vkey(vkey)
+        data = _read(file, ARCHIVE_LIMIT)
     except OSError as error:
-        return _say(NEITHER, f"cannot read the file: {error.strerror or type(error).__name__}")
+        return _complain(f"cannot read the file: {error.strerror or type(error).__name__}")
+    try:
+        key = None if vkey is None else _vkey(vkey)
+    except OSError as error:
+        return _complain(f"cannot read the verifier key: {error.strerror or type(error).__name__}")
     except Invalid as error:
-        return _say(INVALID, f"the verifier key given is none: {error}")
+        return _complain(f"the verifier key given is none: {error}")
     kind = kind_of(data)
     try:
         report = verify(data, key)
     except Invalid as error:
         return _say(INVALID, f"INVALID {kind}: step {error.step}: {error.what} {error.why}")
     if report is None:
-        return _say(NEITHER, "this is neither a receipt nor an evidence bundle of Consent Ledger")
+        return _complain("this is neither a receipt nor an evidence bundle of Consent Ledger")
     for finding in report.findings:
         _print(f" {finding.step}  {finding.text}")
     if key is None:
@@ -118,7 +122,14 @@ def _say(status: int, text: str) -> int:
     return status
 
 
-def _print(text: str) -> None:
+def _complain(text: str) -> int:
+    """Nothing was judged: the call, or the file, makes no sense."""
+    _print(f"consent-ledger: {text}", sys.stderr)
+    return NEITHER
+
+
+def _print(text: str, stream: TextIO | None = None) -> None:
     # A terminal that cannot show a character must not end a verification.
-    encoding = sys.stdout.encoding or "ascii"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream = stream or sys.stdout
+    encoding = stream.encoding or "ascii"
+    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")

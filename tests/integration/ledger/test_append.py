@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from hashlib import sha256
 
 import pytest
 
 from services.ledger import rejects
+from services.ledger.store import add_attachment
 from shared.clock import parse_rfc3339, rfc3339, utc_now
 from shared.errors import Refused, Unavailable
 from shared.events import parse
 from shared.kafka import Outgoing
-from tests.integration.ledger.world import NOTICE, World, given, new_subject, requested, stated, withdrawn, words
+from tests.integration.ledger.world import (
+    NOTICE,
+    REGISTER,
+    World,
+    given,
+    new_subject,
+    requested,
+    stated,
+    withdrawn,
+    words,
+)
 
 
 async def reasons(world: World) -> list[tuple[str | None, int | None, str, int]]:
@@ -114,6 +126,11 @@ async def test_what_does_not_prove_who_sent_it_is_rejected_with_its_reason(world
     assert await reasons(world) == [(None, None, reason, 1) for _, reason in UNPROVEN]
 
 
+def under(raw: bytes, register_version: str) -> bytes:
+    """The same statement under another version of the register."""
+    return raw.replace(REGISTER.version.encode(), register_version.encode())
+
+
 def _poison() -> dict[str, tuple[bytes, str]]:
     """One authentic message of each kind that can never be recorded."""
     subject = new_subject()
@@ -124,7 +141,7 @@ def _poison() -> dict[str, tuple[bytes, str]]:
         act=parse(raw).data.act,
         by="controller",
         activity="newsletter",
-        register_version="0" * 64,
+        register_version=REGISTER.version,
         notice=words.Notice(hash="f" * 64, language="de"),
         version="1",
     )
@@ -142,6 +159,7 @@ def _poison() -> dict[str, tuple[bytes, str]]:
         "what it may not state": (changed(raw, type="ConsentUsed"), "type-is-not-its-schema's"),
         "unknown purpose": (given(subject, purpose="fax"), "unknown-purpose"),
         "unknown notice": (given(subject, notice="a" * 64), "unknown-notice"),
+        "unknown register": (under(raw, "a" * 64), "unknown-register"),
         "unknown notice, of the system": (stated(system, "0.system"), "unknown-notice"),
     }
 
@@ -161,6 +179,19 @@ async def test_poison_amid_a_batch_is_kept_with_its_reason_and_stops_nobody(worl
     # It counts as arrived: the source is done with it.
     assert await world.value("select max(contiguous) from progress") == 2 * len(poison)
     assert await incidents(world) == []
+
+
+async def test_a_statement_under_a_register_that_the_ledger_once_ran_with_is_recorded(world: World) -> None:
+    older = b'{"an": "older register"}'
+    version = sha256(older).hexdigest()
+    raw, again = (under(given(new_subject()), version) for _ in range(2))
+    await world.state(raw)
+    await world.run_through()
+    assert await reasons(world) == [("newsletter", 1, "unknown-register", 1)]
+    await add_attachment(await world.database("ledger"), bytes.fromhex(version), older)
+    await world.state(again)
+    await world.run_through()
+    assert (await world.judge()).statements == [again]
 
 
 async def test_a_source_may_not_state_what_the_register_does_not_give_it(world: World) -> None:
@@ -349,7 +380,7 @@ async def test_a_statement_about_the_system_has_a_key_like_any_other(world: Worl
             act=parse(given(new_subject())).data.act,
             by="controller",
             activity="newsletter",
-            register_version="0" * 64,
+            register_version=REGISTER.version,
             notice=words.Notice(hash=NOTICE.hash, language="de"),
             version="1",
         ),

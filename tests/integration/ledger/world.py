@@ -145,6 +145,7 @@ class World:
             admission(REGISTER),
             options.pop("clock", utc_now),
             os.urandom,
+            register_version=REGISTER.version,
             **options,
         )
         self._open.insert(0, made.drop)
