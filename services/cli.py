@@ -45,11 +45,14 @@ def _with_superuser(settings: Settings) -> Settings:
 
 
 @app.command()
-def serve(services: Annotated[list[str] | None, typer.Argument(help="Which; all if none is named.")] = None) -> None:
+def serve(
+    services: Annotated[list[str] | None, typer.Argument(help="Which; all if none is named.")] = None,
+    lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
     """Run some or all services until a signal comes."""
     from services import serve as serving  # noqa: PLC0415 - each command loads only what it needs
 
-    raise typer.Exit(serving.main(services or []))
+    raise typer.Exit(serving.main(services or [], lifeline))
 
 
 @app.command()

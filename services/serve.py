@@ -7,13 +7,13 @@ their relays and followers), `ledger-append`, `ledger-seal`, `audience`. Several
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import importlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -85,13 +85,15 @@ async def serve(roles: Sequence[str], settings: Settings, name: str) -> int:
         return await run(tasks)
     finally:
         for one in reversed(running.values()):
-            with contextlib.suppress(Exception):
+            try:
                 await one.close()
+            except Exception as error:  # noqa: BLE001 - the others are closed all the same
+                log.warning("not-closed", exception=type(error).__name__)
 
 
 def supervise() -> int:
     """All as four processes; when one ends, the others are asked to, and its status is ours."""
-    children = {name: subprocess.Popen([sys.argv[0], "serve", name]) for name in PROCESSES}  # noqa: S603
+    children: dict[str, subprocess.Popen[bytes]] = {}
     asked = False
 
     def stop(*_: object) -> None:
@@ -100,19 +102,46 @@ def supervise() -> int:
         for child in children.values():
             child.terminate()
 
+    # Before there is a child: a signal that came in between would end us alone.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+    # Only we hold the end of this pipe that is written to, so however we end, the children read its end.
+    lifeline, _held = os.pipe()
+    for name in PROCESSES:
+        if not asked:
+            command = [sys.argv[0], "serve", name, "--lifeline", str(lifeline)]
+            children[name] = subprocess.Popen(command, pass_fds=[lifeline])  # noqa: S603
+    if not asked:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
     if not asked:
         ended = next(name for name, child in children.items() if child.poll() is not None)
         print(f"consent-ledger: {ended} ended; stopping the others", file=sys.stderr)  # noqa: T201
     for child in children.values():
         child.terminate()
-    return max(child.wait() for child in children.values())
+    return max((_status(child.wait()) for child in children.values()), default=0)
 
 
-def main(names: Sequence[str]) -> int:
-    """Serve what is named; nothing named is everything."""
+def _status(code: int) -> int:
+    """A child's exit status; whoever was asked to end before it could listen has ended as asked."""
+    if code == -signal.SIGTERM:
+        return 0
+    return 128 - code if code < 0 else code
+
+
+def _end_with(lifeline: int) -> None:
+    """End this process, as a signal would, when the process at the other end of this pipe is gone."""
+
+    def wait() -> None:
+        os.read(lifeline, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
+def main(names: Sequence[str], lifeline: int | None = None) -> int:
+    """Serve what is named; nothing named is everything. `lifeline` is a pipe to whoever we must not outlive."""
+    if lifeline is not None:
+        _end_with(lifeline)
     if not names:
         return supervise()
     roles = [role for name in names for role in (WEB if name == "web" else (name,))]

@@ -31,11 +31,18 @@ class Secrets:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
+    def _place(self, name: str) -> str:
+        """Where an operator looks for a secret."""
+        return f"{name} in {self._directory} (CONSENT_LEDGER_SECRETS_DIR)"
+
+    def _missing(self, prefix: str) -> Corrupt:
+        return Corrupt("no secret of this kind", self._place(prefix))
+
     def _text(self, name: str) -> str:
         try:
             return (self._directory / name).read_text("ascii").strip()
         except (OSError, UnicodeDecodeError):
-            raise Corrupt("secret is missing or unreadable", name) from None
+            raise Corrupt("secret is missing or unreadable", self._place(name)) from None
 
     def _bytes(self, name: str, length: int) -> bytes:
         try:
@@ -43,7 +50,7 @@ class Secrets:
         except ValueError:
             value = b""
         if len(value) != length:
-            raise Corrupt(f"secret is not {length} bytes in hex", name)
+            raise Corrupt(f"secret is not {length} bytes in hex", self._place(name))
         return value
 
     def _numbered(self, prefix: str, separator: str) -> dict[int, str]:
@@ -58,7 +65,7 @@ class Secrets:
     def _keys(self, prefix: str, length: int) -> dict[int, bytes]:
         keys = {number: self._bytes(name, length) for number, name in self._numbered(prefix, "-").items()}
         if not keys:
-            raise Corrupt("no secret of this kind", prefix)
+            raise self._missing(prefix)
         return keys
 
     def source_keys(self) -> dict[str, bytes]:
@@ -73,7 +80,7 @@ class Secrets:
         """The newest key of one source, with its id."""
         numbered = self._numbered(f"source-{source}", ".")
         if not numbered:
-            raise Corrupt("no secret of this kind", f"source-{source}")
+            raise self._missing(f"source-{source}")
         name = numbered[max(numbered)]
         return name.removeprefix("source-"), self._bytes(name, 32)
 
@@ -102,7 +109,7 @@ class Secrets:
         """Key id and key that sign served-notice tokens now."""
         numbered = self._numbered("notice", "-")
         if not numbered:
-            raise Corrupt("no secret of this kind", "notice")
+            raise self._missing("notice")
         name = numbered[max(numbered)]
         return name, self._ed25519(name)
 
@@ -119,7 +126,7 @@ class Secrets:
         # By length first: ten comes after nine.
         paths = sorted(self._directory.glob("dkim-*.pem"), key=lambda path: (len(path.name), path.name))
         if not paths:
-            raise Corrupt("no secret of this kind", "dkim")
+            raise self._missing("dkim")
         return paths[-1].stem.removeprefix("dkim-"), paths[-1].read_bytes()
 
     def dkim_keys(self) -> dict[str, bytes]:
@@ -131,7 +138,7 @@ class Secrets:
         """What `caller` sends after `Authorization: Bearer `."""
         numbered = self._numbered(f"credential-{caller}", ".")
         if not numbered:
-            raise Corrupt("no secret of this kind", f"credential-{caller}")
+            raise self._missing(f"credential-{caller}")
         return f"{caller}:{self._text(numbered[max(numbered)])}"
 
     def callers(self) -> dict[str, list[str]]:

@@ -357,7 +357,7 @@ class Story:
         self.screen.step(6, "The evidence of the opt-in, in one file that anyone can check offline")
         folder = self.installation.folder / "evidence"
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        folder.mkdir(mode=0o700)  # what lies in it opens what is personal
         bundle, vkey = folder / "opt-in.zip", folder / "log.vkey"
         vkey.write_bytes(Browser("en").get(f"{self.base}/ledger/log/0/vkey").body)
         began = time.perf_counter()

@@ -63,7 +63,8 @@ class Letters:
             "text": text,
             "paragraphs": [paragraph for paragraph in text.split("\n\n") if paragraph.strip()],
             "purpose": activity.purpose(delivery.purpose, delivery.channel).title[delivery.language],
-            "way_out_url": url,
+            # Whoever was written to in a language is shown the page in it, whatever the browser prefers.
+            "way_out_url": f"{url}?lang={delivery.language}",
             "imprint": t(
                 "mail.imprint",
                 controller=controller.name,

@@ -121,7 +121,8 @@ class Letters:
             "t": texts,
             "language": request.language,
             "subject": texts(f"mail.{kind}.subject"),
-            "way_out_url": url,
+            # Whoever was written to in a language is shown the page in it, whatever the browser prefers.
+            "way_out_url": f"{url}?lang={request.language}",
             "imprint": texts(
                 "mail.imprint",
                 controller=controller.name,

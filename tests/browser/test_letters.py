@@ -24,5 +24,5 @@ def test_a_letter_is_for_everyone(
     # A mail stands within the page of whoever reads it, so it has no landmarks of its own.
     visitor.look(f"letter-{kind}", language, without=("landmark-one-main", "region"))
     links = {link.get_attribute("href") for link in visitor.page.locator("a").all()}
-    assert mail.way_out in links
+    assert f"{mail.way_out}?lang={language}" in links
     assert all(link.startswith((visitor.world.base, "mailto:")) for link in links if link)

@@ -52,6 +52,7 @@ async def test_a_mail_goes_out_with_a_way_out_and_is_recorded_with_the_consent_i
     assert text is not None
     assert page is not None
     assert "es gibt <Neues>." in text.get_content()
+    assert f"/newsletter/unsubscribe/{token}?lang=" in text.get_content()
     assert "es gibt &lt;Neues&gt;." in page.get_content()
 
     used, sent = await office.stated()

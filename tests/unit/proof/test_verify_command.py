@@ -90,21 +90,27 @@ def test_what_is_neither_gives_2(
     path = tmp_path / "file"
     path.write_bytes(content)
     assert main(path, vkey) == 2
-    assert "neither" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "neither" in said.err
+    assert said.out == ""
 
 
 def test_a_file_that_cannot_be_read_gives_2(tmp_path: Path, vkey: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(tmp_path / "missing", vkey) == 2
     assert main(tmp_path, vkey) == 2
     assert main(vkey, tmp_path / "missing") == 2
-    assert len(capsys.readouterr().out.splitlines()) == 3
+    said = capsys.readouterr()
+    assert (said.out, len(said.err.splitlines())) == ("", 3)
+    assert "cannot read the verifier key" in said.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("key", [b"", b"\xff\xfe", b"no key", b"a" * 10_000, b"name+00000000+AAAA\n"])
-def test_a_key_that_is_none_gives_1(key: bytes, kept: Path, vkey: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_that_is_none_gives_2(key: bytes, kept: Path, vkey: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vkey.write_bytes(key)
-    assert main(kept, vkey) == 1
-    assert "key given is none" in capsys.readouterr().out
+    assert main(kept, vkey) == 2
+    said = capsys.readouterr()
+    assert "key given is none" in said.err
+    assert said.out == ""
 
 
 def test_the_command_needs_no_installation_and_no_terminal_s_language(zipped: Path, vkey: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_damaged_secret_stops_the_process_and_is_not_quoted(directory: Path, c
     (directory / "publisher").write_text(content, encoding="utf-8")
     with pytest.raises(Corrupt) as raised:
         Secrets(directory).publisher_key()
-    assert raised.value.where == "publisher"
+    assert raised.value.where == f"publisher in {directory} (CONSENT_LEDGER_SECRETS_DIR)"
     assert not content or content not in str(raised.value)
 
 
