@@ -16,7 +16,7 @@ with accepted as (
     insert into outbox (id, shard, statement) select * from unnest($1::uuid[], $2::integer[], $3::bytea[]) returning 1
 )
 select pg_notify(current_schema() || '_outbox', '') from (select count(*) from accepted) as counted
-where not exists (select from outbox where sequence is null)
+where not exists (select from outbox where sequence is null and sealed_at is null)
 """
 
 

@@ -37,11 +37,15 @@ _LONGEST_RESEND_SECONDS: Final = 60.0
 
 # Taken before the numbering statement, which needs a snapshot that sees what an earlier relay numbered.
 _NUMBERING_ALONE = "lock table outbox_sequence in share row exclusive mode"
-_UNNUMBERED = "select exists (select from outbox where sequence is null)"
+# Sealed without a number: stated over HTTP, before this source had Kafka.
+_UNNUMBERED = "select exists (select from outbox where sequence is null and sealed_at is null)"
 _NUMBER = """
 with waiting as (
     select id, shard, row_number() over (partition by shard order by accepted_at, id) as place
-    from (select id, shard, accepted_at from outbox where sequence is null order by accepted_at, id limit $1) as oldest
+    from (
+        select id, shard, accepted_at from outbox
+        where sequence is null and sealed_at is null order by accepted_at, id limit $1
+    ) as oldest
 ),
 counted as (select shard, count(*) as number from waiting group by shard),
 counters as (

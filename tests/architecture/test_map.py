@@ -21,7 +21,7 @@ DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "services/README.md"]
 )
-FOLDERS = {"services", "shared", "infra", "tests", "docs", "benchmarks", "requirements", ".ci"}
+FOLDERS = {"client", "services", "shared", "infra", "tests", "docs", "benchmarks", "requirements", ".ci"}
 QUOTED = re.compile(r"`([^`\n]+)`")
 COMMAND = re.compile(r"(?:\.venv/bin/|\s|`|^)consent-ledger((?: [a-z][a-z-]*)+)", re.MULTILINE)
 TARGET = re.compile(r"(?:`|^ *(?:\$ )?)make ([a-z][a-z-]*)", re.MULTILINE)
