@@ -120,6 +120,15 @@ ROWS: Final = (
                 ],
             ),
             Graph(
+                "Refused by a limit, and links that open nothing",
+                "Many at once: somebody tries addresses or links. People behind the same network are refused, too.",
+                PER_SECOND,
+                [
+                    ("sum by (limit) (rate(newsletter_limited_total[5m]))", "too many {{limit}}"),
+                    ("sum by (link) (rate(newsletter_unknown_links_total[5m]))", "opens nothing: {{link}}"),
+                ],
+            ),
+            Graph(
                 "Mails waiting",
                 "waiting: to be sent. held: a welcome that waits until the consent is sealed.",
                 NUMBER,

@@ -37,6 +37,7 @@ _CHECKED_AT_ONCE: Final = 100
 _LOCK_PROBE_SECONDS: Final = 3
 _HOUSE_SECONDS: Final = 10
 _PAUSE_SECONDS: Final = 0.5
+_SILENCE_SECONDS: Final = 10.0
 
 log = logs.logger("append")
 
@@ -174,12 +175,22 @@ class Appender:
         self._kept_house_at = 0.0
         metrics = metrics or Metrics("ledger_append")
         self.is_owner = False
+        self._heard_at = 0.0
         self._size = metrics.gauge("log_size", "leaves appended", ["shard"])
         self._offset = metrics.gauge("next_offset", "next offset of consent.stated to consume", ["shard"])
         self._events = metrics.counter("events_total", "statements appended", ["shard"])
         self._duplicates = metrics.counter("duplicates_total", "exact repetitions dropped", ["shard"])
         self._rejects = metrics.counter("rejected_total", "messages that could not be recorded", ["shard", "reason"])
         self._seconds = metrics.histogram("append_seconds", "one batch, from statement sent to committed", ["shard"])
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing is appended, for readiness; None while something would be."""
+        if not self.is_owner:
+            return "does not own it"
+        # Each source sends a mark every second; a broker that is away is silent, and aiokafka says nothing of it.
+        silent = asyncio.get_running_loop().time() - self._heard_at
+        return None if silent <= _SILENCE_SECONDS else f"nothing has arrived for {silent:.0f} s"
 
     async def run(self) -> None:
         """Own the shard until cancelled, fenced or stopped; waits while another process owns it."""
@@ -247,6 +258,7 @@ class Appender:
             if not messages:
                 await self._settle()
                 return 0
+            self._heard_at = asyncio.get_running_loop().time()
             prepared = await self._prepared(head, messages)
             await self._settle()
             self._in_flight = asyncio.create_task(self._append(prepared))
@@ -278,6 +290,7 @@ class Appender:
         await consumer.start()
         consumer.seek(self.shard, head.next_offset)
         self._head = head
+        self._heard_at = asyncio.get_running_loop().time()
         self.is_owner = True
         self._size.labels(self.shard).set(head.size)
         log.info("owning", shard=self.shard, epoch=self._epoch, size=head.size, next_offset=head.next_offset)

@@ -81,7 +81,7 @@ async def open_append(settings: Settings) -> Running:
     shards = [appender(shard) for shard in range(settings.shards)]
 
     async def ready() -> dict[str, bool | str]:
-        owned = {f"shard {one.shard}": True if one.is_owner else "does not own it" for one in shards}
+        owned = {f"shard {one.shard}": one.trouble or True for one in shards}
         return await _answers(db) | owned
 
     _spare_the_collector()

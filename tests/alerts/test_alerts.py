@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from infra.local.installation import Installation
     from tests.alerts.conftest import Moody
     from tests.alerts.server import Prometheus
-    from tests.parts import PostgresPart
+    from tests.parts import KafkaPart, PostgresPart
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -98,6 +99,27 @@ def test_the_rules_hold_what_their_cases_say() -> None:
             [program("promtool"), *arguments], cwd=OBSERVABILITY, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_panel_of_the_dashboard_draws_something(world: World, mails: Moody, prometheus: Prometheus) -> None:
+    """Each query is one that Prometheus understands, and only what never happens while all is well draws nothing."""
+    subscriber = subscribes(world, mails)
+    world.issue_is_out(world.begin_issue())
+    assert subscriber.person.one_click(subscriber.welcome.way_out).status == 200
+    panels = json.loads((OBSERVABILITY / "dashboard.json").read_text("utf-8"))["panels"]
+    queries = {panel["title"]: [target["expr"] for target in panel.get("targets", [])] for panel in panels}
+    waited_for = {title for title, asked in queries.items() if asked} - {
+        "Pages that failed",
+        "Refused by a limit, and links that open nothing",
+        "Messages rejected",
+        "Not ready",
+    }
+    assert len(waited_for) > 20
+
+    def empty() -> set[str]:
+        return {title for title, asked in queries.items() if asked and not any(map(prometheus.ask, asked))}
+
+    until("something on every panel", lambda: not empty() & waited_for, 30)
 
 
 def test_a_signer_that_hangs(installation: Installation, world: World, mails: Moody, prometheus: Prometheus) -> None:
@@ -210,6 +232,25 @@ def test_a_database_that_is_away(world: World, mails: Moody, postgres: PostgresP
         postgres.server.restart()
     assert {one.labels["check"] for one in fired if one.name == "NotReady"} >= {"postgresql"}
     until("the page", lambda: person.browser.get(confirmation.confirm_link).status == 200, 60)
+
+
+def test_a_broker_that_is_away(kafka: KafkaPart, world: World, mails: Moody, prometheus: Prometheus) -> None:
+    """NotReady, by every process that needs it; and it is said what it waits for."""
+    subscriber = subscribes(world, mails)
+    needs_it = {"newsletter", "subjects", "ledger-append", "ledger-seal", "marketing", "audience"}
+    said: set[str] = set()
+
+    def all_say_so() -> bool:
+        said.update(one.labels["service"] for one in prometheus.firing() if one.name == "NotReady")
+        return said >= needs_it
+
+    kafka.server.stop()
+    try:
+        until("every process that needs Kafka says so", all_say_so, 60)
+    finally:
+        kafka.server.restart()
+    assert said == needs_it
+    granted(world, subscriber.subject)
 
 
 def test_a_row_that_was_altered_and_a_check_that_nobody_runs(

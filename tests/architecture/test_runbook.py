@@ -94,7 +94,14 @@ def test_a_command_of_the_runbook_is_understood_as_it_stands(line: str) -> None:
 
 def test_the_runbook_has_the_commands_that_end_what_waits_for_a_person() -> None:
     said = {" ".join(line.split()[1:3]) for line in commands()}
-    assert {"incidents list", "incidents close", "rejected list", "rejected handle", "log check"} <= said
+    assert {
+        "incidents list",
+        "incidents close",
+        "rejected list",
+        "rejected handle",
+        "rejected replay",
+        "log check",
+    } <= said
 
 
 def test_every_address_in_the_runbook_is_one_of_ours() -> None:

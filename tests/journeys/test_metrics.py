@@ -29,8 +29,8 @@ MOST_SERIES: Final = 40
 """Of one metric, but for the durations of requests: routes times methods times answers."""
 OTHER_UNITS: Final = re.compile(r"_(ms|millis|milliseconds|minutes|hours|days|kb|kib|mb|percent)(_|$)")
 LABELS: Final = {
-    "act", "answer", "check", "compartment", "decision", "duty", "kind", "le", "method", "outcome", "reason", "route",
-    "scope", "shard", "source", "stage", "state", "status",
+    "act", "answer", "check", "compartment", "decision", "duty", "kind", "le", "limit", "link", "method", "outcome",
+    "reason", "route", "scope", "shard", "source", "stage", "state", "status",
 }  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def test_no_metric_holds_anything_about_a_person(world: World, said: dict[str, s
         assert link.rsplit("/", 1)[-1] not in text
 
 
-def test_everything_that_is_alarmed_or_drawn_is_there(families: dict[str, list[Metric]]) -> None:
+def test_everything_that_is_alarmed_drawn_or_explained_is_there(families: dict[str, list[Metric]]) -> None:
     there = set()
     for metrics in families.values():
         for metric in metrics:
@@ -117,9 +117,15 @@ def test_everything_that_is_alarmed_or_drawn_is_there(families: dict[str, list[M
         for name in NAME.findall(target["expr"])
     }
 
+    runbook = (ROOT / "docs/runbook.md").read_text("utf-8")
+    explained = {name for quoted in re.findall(r"`([^`\n]+)`", runbook) for name in NAME.findall(quoted)}
+    explained -= {name for name in explained if name.endswith("_")}  # all of a kind
+
     assert len(asked) > 20
+    assert len(explained) > 30
     assert len(drawn) > 30
     assert asked | drawn <= there
+    assert explained <= there | {name.removesuffix("_bucket") for name in there}
 
 
 def test_ages_are_of_now(families: dict[str, list[Metric]]) -> None:
