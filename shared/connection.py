@@ -18,6 +18,8 @@ from shared import logs
 
 LARGEST_HEAD: Final = 64 * 1024
 """How much is kept of a head that does not end; what does end is judged by shared/web.py, which is stricter."""
+_LINGER_SECONDS: Final = 5.0
+"""How long we go on reading what was refused already."""
 
 log = logs.logger("connection")
 
@@ -46,6 +48,7 @@ class Connection(HttpToolsProtocol):
         self._waiting_since: float | None = None
         self._in_head = True
         self._head_size = 0
+        self._ends_after_this = False
         self._deadline: asyncio.TimerHandle | None = None
         self._reader_deadline: asyncio.TimerHandle | None = None
 
@@ -83,16 +86,24 @@ class Connection(HttpToolsProtocol):
         self._in_head, self._head_size = False, 0
         self._wait(self._limits.body_seconds)
         super().on_headers_complete()
+        # Hanging up on a client that is still sending would take back the answer it has not read yet.
+        self._ends_after_this, self.cycle.keep_alive = not self.cycle.keep_alive, True
 
     def on_message_complete(self) -> None:
         self._in_head = True
         self._forget_deadline()
         self._waiting_since = None
         super().on_message_complete()
+        if self._ends_after_this:
+            self.cycle.keep_alive = False
+            if self.cycle.response_complete:
+                self.transport.close()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._in_head and not self.pipeline:
+        if not self._in_head:
+            self._wait(_LINGER_SECONDS)
+        elif not self.pipeline:
             self._waiting_since = self.loop.time()
 
     def _wait(self, seconds: float) -> None:

@@ -207,6 +207,24 @@ async def test_what_is_no_request_is_answered_400_in_our_own_form(server: Server
     assert server.seen == []
 
 
+async def test_who_is_refused_while_still_sending_hears_why(server: Server) -> None:
+    head = b"POST /probe/echo HTTP/1.1\r\nHost: probe\r\nConnection: close\r\nContent-Length: 3000000\r\n\r\n"
+    reader, writer = await server.connect(head)
+    for _ in range(30):
+        writer.write(b"x" * 100_000)
+        await writer.drain()
+    status, body = await answer(reader)
+    assert (status, body["error"]) == (413, "too-large")
+    assert await ends(reader) == b""
+    assert server.seen == []
+
+
+async def test_who_asks_to_end_after_the_answer_is_hung_up_on_then(server: Server) -> None:
+    reader, _ = await server.connect(HELLO[:-2] + b"Connection: close\r\n\r\n")
+    assert await answer(reader) == (200, {"hello": True})
+    assert await ends(reader) == b""
+
+
 async def test_a_client_that_offers_another_protocol_is_answered_in_this_one(server: Server) -> None:
     upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAA\r\n\r\n"
     assert await server.ask(HELLO[:-2] + upgrade) == (200, {"hello": True})
