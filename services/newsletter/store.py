@@ -388,10 +388,14 @@ async def waiting_mails(db: Queries) -> list[Row]:
     """What of the queue waits in each state: state, number, seconds since the oldest was queued."""
     return await db.fetch(
         """
-        select state, count(m.id) as number,
-            greatest(coalesce(extract(epoch from clock_timestamp() - min(m.created_at)), 0), 0)::float8 as seconds
-        from unnest(array['held', 'waiting']) as s (state)
-            left join mail m using (state) where m.cancelled is not true group by state
+        select state, number,
+            greatest(coalesce(extract(epoch from clock_timestamp() - oldest), 0), 0)::float8 as seconds
+        from (
+            select 'held' as state, count(*) as number, min(created_at) as oldest
+            from mail where state = 'held' and not cancelled
+            union all
+            select 'waiting', count(*), min(created_at) from mail where state = 'waiting' and not cancelled
+        ) as queue
         """
     )
 

@@ -141,11 +141,14 @@ async def add_identifiers(tx: Queries, subject: str, digests: Mapping[int, bytes
 
 
 async def wrapped_under_older(tx: Queries, kek: int, limit: int) -> list[tuple[str, str, bytes]]:
-    """Keys not wrapped under the newest key-encryption key; rows another process works on are passed over."""
+    """Keys wrapped under an older key-encryption key than the newest; rows another process works on are passed over.
+
+    By key first, as the index has them: each batch begins where the last one ended.
+    """
     rows = await tx.fetch(
         """
-        select subject, use, wrapped from subject_key where kek <> $1
-        order by subject, use limit $2 for update skip locked
+        select subject, use, wrapped from subject_key where kek < $1
+        order by kek limit $2 for update skip locked
         """,
         kek,
         limit,
