@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, Final, Protocol
 
 import asyncpg
@@ -31,6 +31,9 @@ from shared.metrics import Metrics
 
 MAX_BATCH: Final = 1000
 CLOCK_BEHIND_MS: Final = 5_000
+"""How far recorded_at may be ahead of our clock, and our clock of PostgreSQL's (APPEND): the signer takes no more."""
+CLOCK_SLOW_MS: Final = 60_000
+"""How far our clock may be behind PostgreSQL's (APPEND): half of what a statement's time may be ahead of it."""
 
 _FETCH_MS: Final = 1000
 _CHECKED_AT_ONCE: Final = 100
@@ -49,6 +52,8 @@ with h as (
     where shard = $1 and epoch = $2 and size = $3 and next_offset = $4
       and not exists (select from incident i
                       where i.shard = $1 and i.kind = 'signer-disagrees' and i.closed_at is null)
+      -- A batch of a clock that is wrong would be one that the signer refuses, or one that rejects what is right.
+      and to_timestamp($9 / 1000.0) between clock_timestamp() - interval '60 s' and clock_timestamp() + interval '5 s'
     returning 1
 ), add_leaves as (
     insert into leaf_batch (shard, first, n, leaves, root)
@@ -125,6 +130,7 @@ class Source(Protocol):
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     def seek(self, partition: int, offset: int) -> None: ...
+    async def beginning_offsets(self) -> dict[int, int]: ...
     async def fetch(self, max_records: int = ..., timeout_ms: int = ...) -> list[Message]: ...
 
 
@@ -172,7 +178,7 @@ class Appender:
         self._in_flight: asyncio.Task[None] | None = None
         self._recent: list[Prepared] = []
         self._probe_all = False
-        self._kept_house_at = 0.0
+        self._kept_house_at = float("-inf")
         metrics = metrics or Metrics("ledger_append")
         self.is_owner = False
         self._heard_at = 0.0
@@ -265,8 +271,8 @@ class Appender:
             # Let it send its first bytes before the next batch takes the processor.
             await asyncio.sleep(0)
         except OutOfRange:
-            await self.drop()
-            raise Corrupt("consent.stated", f"partition {self.shard}: the position to go on from is gone") from None
+            await self._go_on_from_what_is_there()
+            return 0
         except BaseException:
             await self.drop()
             raise
@@ -280,10 +286,31 @@ class Appender:
             await self.drop()
             raise
 
+    async def _go_on_from_what_is_there(self) -> None:
+        """The topic was made anew, or lost more than we had read. A person must know, and nobody need do anything:
+        what was not sealed is still in the outboxes and comes again, what was is an exact repetition."""
+        try:
+            await self._settle()
+            assert self._consumer is not None  # noqa: S101 - it has just said so
+            beginning = (await self._consumer.beginning_offsets())[self.shard]
+            gone: int = (await store.head(self._db, self.shard))["next_offset"]
+            await store.go_on_from(self._db, self.shard, self._epoch, gone, beginning)
+            log.error("position-gone", shard=self.shard, offset=gone, went_on_from=beginning)
+        finally:
+            await self.drop()
+
+    async def _right_clock(self) -> None:
+        """Unavailable if our clock and PostgreSQL's contradict each other: nobody here knows which of them is wrong."""
+        ahead = millis(self._clock()) - millis(await store.clock(self._db))
+        if not -CLOCK_SLOW_MS < ahead < CLOCK_BEHIND_MS:
+            log.error("clocks-differ", shard=self.shard, seconds_ahead=round(ahead / 1000))
+            raise Unavailable("clock")
+
     async def _load(self) -> Head:
         if self._epoch is None:
             await self.claim()
         assert self._epoch is not None  # noqa: S101 - claim set it
+        await self._right_clock()
         head = await heads.load(self._db, self.shard, self._epoch, self._keys.keks, subjects_kept=self._subjects_kept)
         consumer = self._open_consumer()
         self._consumer = consumer
@@ -390,11 +417,12 @@ class Appender:
             return Fenced("the log", f"shard {self.shard}: epoch {row['epoch']} has taken it over")
         if await store.open_incidents(self._db, self.shard, store.SIGNER_DISAGREES):
             return Fenced("the log", f"shard {self.shard}: the signer disagrees with its rows")
+        # If it is the clock, reading anew will say so.
         return Stale()
 
     async def _keep_house(self, head: Head) -> None:
         """Now and then, with nothing in flight: forget what is sealed, go on past gaps that a person has closed."""
-        now = self._clock().timestamp()
+        now = monotonic()
         if now - self._kept_house_at < _HOUSE_SECONDS:
             return
         await self._settle()

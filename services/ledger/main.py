@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from typing import Any
 
 from services.ledger import api, receipts_api, statements_api, store
@@ -33,30 +34,29 @@ from shared.web import create_app
 async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has one
     """Everything the ledger answers over HTTP."""
     secrets = Secrets(settings.secrets_dir)
-    db = await Database.connect(settings.dsn("ledger"), "ledger")
-    parts = api.Parts(db, secrets.keks(), db.listen("ledger_sealed"), utc_now)
-    metrics = Metrics("ledger")
+    metrics, pages = Metrics("ledger"), Pages("ledger", receipts_api.HERE)
+    register = load(settings.register_dir)
+    producer = Producer(settings.kafka)
+    async with AsyncExitStack() as opened:
+        db = await Database.connect(settings.dsn("ledger"), "ledger")
+        opened.push_async_callback(db.close)
+        opened.push_async_callback(producer.stop)
+        parts = api.Parts(db, secrets.keks(), db.listen("ledger_sealed"), utc_now)
+        registers = receipts_api.Registers(db, register)
+        await registers.keep()
+        close = opened.pop_all().aclose
 
     async def ready() -> dict[str, bool | str]:
         return await api.ready(parts)
 
-    register = load(settings.register_dir)
-    pages, registers = Pages("ledger", receipts_api.HERE), receipts_api.Registers(db, register)
     limits = Limits.of(settings, utc_now, os.urandom, metrics)
-    await registers.keep()
     # Only of sources that state over HTTP; nobody is asked before there is one.
     keys = {source: secrets.own_source_key(source) for source in register.http_sources}
-    producer = Producer(settings.kafka)
     app = create_app("ledger", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
     app.include_router(api.router(parts))
     app.include_router(receipts_api.router(db, parts.keks, registers, pages, limits))
     app.include_router(statements_api.router(parts, statements_api.Door(db, producer, settings.topic(STATED), keys)))
     Gauges(db, utc_now, metrics)
-
-    async def close() -> None:
-        await producer.stop()
-        await db.close()
-
     return Running(app, {}, ready, close)
 
 
@@ -92,16 +92,21 @@ async def open_append(settings: Settings) -> Running:
 async def open_seal(settings: Settings) -> Running:
     """The signer, which cannot append, and the publisher of what it has signed."""
     secrets = Secrets(settings.secrets_dir)
-    db = await Database.connect(settings.dsn("ledger_seal"), "ledger")
-    publisher_db = await Database.connect(settings.dsn("ledger_publish"), "ledger")
     producer = Producer(settings.kafka, settings.kafka_login("ledger-seal"))
     metrics = Metrics("ledger_seal")
     sealers: list[Sealer] = []
     publishers: list[Publisher] = []
     tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
-    for shard in range(settings.shards):
+    async with AsyncExitStack() as opened:
+        db = await Database.connect(settings.dsn("ledger_seal"), "ledger")
+        opened.push_async_callback(db.close)
+        publisher_db = await Database.connect(settings.dsn("ledger_publish"), "ledger")
+        opened.push_async_callback(publisher_db.close)
+        opened.push_async_callback(producer.stop)
         # From the table, not from the settings: an origin is fixed when the log is created.
-        origin = await store.origin(db, shard)
+        origins = [await store.origin(db, shard) for shard in range(settings.shards)]
+        close = opened.pop_all().aclose
+    for shard, origin in enumerate(origins):
         sealer = Sealer(
             shard,
             origin,
@@ -121,16 +126,10 @@ async def open_seal(settings: Settings) -> Running:
             settings.topic(RECORDED),
             secrets.publisher_key(),
             Payloads(shard, origin, secrets.keks()),
-            utc_now,
             metrics,
         )
         publishers.append(publisher)
         tasks[f"ledger.publish.{shard}"] = publisher.run
-
-    async def close() -> None:
-        await producer.stop()
-        await publisher_db.close()
-        await db.close()
 
     async def ready() -> dict[str, bool | str]:
         signing = {f"shard {one.shard}": one.trouble or True for one in sealers}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Final, Protocol
 
 from services.ledger import store
 from services.ledger.payloads import Payloads
 from shared import logs
-from shared.clock import Clock, rfc3339
+from shared.clock import rfc3339
 from shared.database import Database
 from shared.errors import Corrupt, Unavailable
 from shared.kafka import Outgoing
@@ -40,9 +41,11 @@ class Publisher:
         topic: str,
         key: bytes,
         payloads: Payloads,
-        clock: Clock,
         metrics: Metrics | None = None,
+        *,
+        steady: Callable[[], float] = monotonic,
     ) -> None:
+        """`steady` are seconds that only go forward: a clock that is put back must not silence the heartbeat."""
         self.shard = payloads.shard
         self._origin = origin
         self._db = db
@@ -50,8 +53,8 @@ class Publisher:
         self._topic = topic
         self._key = key
         self._payloads = payloads
-        self._clock = clock
-        self._beat_at = 0.0
+        self._steady = steady
+        self._beat_at = float("-inf")
         self.trouble: str | None = "starting"
         """Why nothing is published, for readiness; None while something is."""
         metrics = metrics or Metrics("ledger_publish")
@@ -66,7 +69,7 @@ class Publisher:
                 sent = await self.step()
                 self.trouble = None
                 if not sent:
-                    due = self._beat_at + HEARTBEAT_SECONDS - self._clock().timestamp()
+                    due = self._beat_at + HEARTBEAT_SECONDS - self._steady()
                     if due > 0:
                         await sealed.wait(due, since=seen)
             except Unavailable as error:
@@ -84,7 +87,7 @@ class Publisher:
         size, note = checkpoint
         start = await store.published(self._db, self.shard)
         end = min(size, start + _LEAVES_AT_ONCE)
-        now = self._clock().timestamp()
+        now = self._steady()
         if start == end and now - self._beat_at < HEARTBEAT_SECONDS:
             return False
         messages = [

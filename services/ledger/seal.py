@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 from pathlib import Path
+from time import monotonic
 from typing import Final, Protocol
 
 import asyncpg
@@ -78,7 +79,7 @@ class Sealer:
         self._replica = Replica()
         self._stored = 0
         """Size of the newest checkpoint in PostgreSQL; what our files have beyond it is still to be stored."""
-        self._fresh_at = 0.0
+        self._fresh_at = float("-inf")
         self._waiting_for_clock = False
         self._waiting_for: str | None = None
         metrics = metrics or Metrics("ledger_seal")
@@ -94,7 +95,7 @@ class Sealer:
                     await self.open()
                 seen = appended.changed
                 sealed = await self.step()
-                due = self._fresh_at + FRESH_SECONDS - self._clock().timestamp()
+                due = self._fresh_at + FRESH_SECONDS - monotonic()
                 if due <= 0:
                     await self.renew()
                 elif not sealed:
@@ -174,7 +175,7 @@ class Sealer:
         checkpoint = Checkpoint(self._origin, newest["size"], self._signed().root)
         line = self._fresh_key.sign(checkpoint.text(), int(now.timestamp()))
         await store.renew_fresh(self._db, self.shard, self._stored, line.decode(), now)
-        self._fresh_at = now.timestamp()
+        self._fresh_at = monotonic()
 
     async def _replay(self, files: SignerFiles) -> Replica:
         replica = Replica()
@@ -286,7 +287,7 @@ class Sealer:
                 raise await self._disagree("checkpoint", f"another signer was here before size {signed.size}") from None
             # Our own, whose answer was lost.
         self._stored = signed.size
-        self._fresh_at = now.timestamp()
+        self._fresh_at = monotonic()
         self._size.labels(self.shard).set(signed.size)
         self._signatures.labels(self.shard).inc()
 

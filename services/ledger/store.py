@@ -12,6 +12,7 @@ from shared.errors import Corrupt
 
 SIGNER_DISAGREES: Final = "signer-disagrees"
 SEQUENCE_GAP: Final = "sequence-gap"
+POSITION_GONE: Final = "position-gone"
 
 _REPLAYED_ROWS: Final = 64
 
@@ -56,6 +57,33 @@ async def claim(db: Queries, shard: int) -> int:
     if epoch is None:
         raise Corrupt("log", f"shard {shard} was never created")
     return int(epoch)
+
+
+async def go_on_from(db: Queries, shard: int, epoch: int | None, gone: int, beginning: int) -> None:
+    """The offset to go on from is not there any more: take this one instead, and leave a word for a person."""
+    detail = (
+        f"offset {gone} of consent.stated is not there any more; went on from {beginning}."
+        " What was not sealed comes again from the outboxes; statements over HTTP come again from their senders."
+    )
+    await db.execute(
+        """with moved as (
+               update head set next_offset = $4 where shard = $1 and epoch = $2 and next_offset = $3 returning 1
+           )
+           insert into incident (shard, kind, about, detail) select $1, $5, 'consent.stated', $6 from moved
+           on conflict do nothing""",
+        shard,
+        epoch,
+        gone,
+        beginning,
+        POSITION_GONE,
+        detail,
+    )
+
+
+async def clock(db: Queries) -> datetime:
+    """What PostgreSQL takes for the time."""
+    found: datetime = await db.fetchval("select clock_timestamp()")
+    return found
 
 
 async def batches(db: Queries, shard: int, first: int, rows: int) -> list[Batch]:

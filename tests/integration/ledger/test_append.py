@@ -9,6 +9,7 @@ from hashlib import sha256
 import pytest
 
 from services.ledger import rejects
+from services.ledger.append import Stale
 from services.ledger.store import add_attachment
 from shared.clock import parse_rfc3339, rfc3339, utc_now
 from shared.errors import Refused, Unavailable
@@ -441,4 +442,47 @@ async def test_a_clock_that_went_back_stops_the_appender_before_the_signer_would
     slightly = await world.appender(clock=lambda: utc_now() - timedelta(seconds=2))
     await world.append(slightly)
     # recorded_at does not go back with it.
+    assert len((await world.judge()).statements) == 2
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=1), timedelta(hours=-1)])
+async def test_a_clock_that_postgresql_contradicts_judges_nothing_until_it_is_right_again(
+    world: World, ahead: timedelta
+) -> None:
+    # The log is new: recorded_at is long past for either clock.
+    await world.rows("update head set recorded_at = 0")
+    wrong = timedelta(0)
+    appender = await world.appender(clock=lambda: utc_now() + wrong)
+    await world.state(given(new_subject()))
+    await appender.step()
+    await appender.settled()
+    wrong = ahead
+    await world.send([world.message(given(new_subject())), world.alive(utc_now() - timedelta(seconds=2))])
+    with pytest.raises((Stale, Unavailable)):
+        await world.append(appender)
+    with pytest.raises(Unavailable, match="clock"):
+        await appender.step()
+    assert await world.value("select count(*) from rejected") == 0
+    wrong = timedelta(0)
+    await world.append(appender)
+    assert len((await world.judge()).statements) == 2
+    assert await world.value("select count(*) from rejected") == 0
+
+
+async def test_a_position_that_is_gone_is_left_to_a_person_and_not_waited_for(world: World) -> None:
+    await world.state(given(new_subject()))
+    await world.append(await world.appender())
+    size = await world.value("select size from head")
+    await world.rows("update head set next_offset = 1000")
+    appender = await world.appender()
+    while await world.value("select next_offset from head") != world.offsets[0]:
+        await appender.step()
+        await appender.settled()
+    # What was read again was an exact repetition.
+    assert await world.value("select size from head") == size
+    (incident,) = await world.rows("select kind, about, detail from incident where closed_at is null")
+    assert (incident["kind"], incident["about"]) == ("position-gone", "consent.stated")
+    assert incident["detail"].startswith("offset 1000 of consent.stated is not there any more; went on from 0.")
+    await world.state(given(new_subject()))
+    await world.append(appender)
     assert len((await world.judge()).statements) == 2

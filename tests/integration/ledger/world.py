@@ -172,7 +172,6 @@ class World:
             self.settings.topic(RECORDED),
             self.secrets.publisher_key(),
             Payloads(shard, origin, self.secrets.keks()),
-            utc_now,
         )
 
     def message(
