@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 from shared import logs, wire
 from shared.backoff import Backoff
 from shared.client import ServiceClient
-from shared.clock import rfc3339
+from shared.clock import Clock, rfc3339, utc_now
 from shared.database import Database, Lock, Row
 from shared.errors import Corrupt, Refused, Unavailable
 from shared.kafka import Outgoing, Producer
@@ -34,6 +34,7 @@ _ACCEPTANCE: Final = timedelta(seconds=2)
 _POLL_SECONDS: Final = 2
 _TIDY_SECONDS: Final = 600.0
 _LONGEST_RESEND_SECONDS: Final = 60.0
+_CLOCKS_DIFFER_SECONDS: Final = 5.0
 
 # Taken before the numbering statement, which needs a snapshot that sees what an earlier relay numbered.
 _NUMBERING_ALONE = "lock table outbox_sequence in share row exclusive mode"
@@ -170,6 +171,7 @@ class Relay:
         key: tuple[str, bytes],
         installation: Installation,
         *,
+        clock: Clock = utc_now,
         metrics: Metrics | None = None,
         on_sealed: Callable[[], Awaitable[None]] | None = None,
         resend_after: float = 10.0,
@@ -179,6 +181,8 @@ class Relay:
         self._source = source
         self._database = database
         self._producer = producer
+        self._clock = clock
+        self._ahead = 0.0
         self._ledger = ledger
         self._key_id, self._key = key
         self._topic = installation.topic(STATED)
@@ -200,6 +204,7 @@ class Relay:
         self._waiting = metrics.gauge(
             "outbox_oldest_unsealed_seconds", "Age of the oldest statement that is not sealed", ("shard",)
         )
+        self._seconds_ahead = metrics.gauge("clock_ahead_seconds", "Our clock, less PostgreSQL's")
         self._rejected = metrics.gauge("outbox_rejected", "Statements that the ledger has rejected", ("shard",))
         metrics.at_scrape(self._measure, self._unsealed, self._waiting, self._rejected)
         self._sends = metrics.counter("outbox_sent_total", "Statements sent, repetitions included")
@@ -209,6 +214,8 @@ class Relay:
         """For the readiness of the service: what does not work, by name. Another process may hold the relay."""
         late = sum(standing.waiting_seconds > self._resend_after for standing in self._standing.values())
         parts: dict[str, bool | str] = {"relay": ", ".join(sorted(self._failing)) or True}
+        if abs(self._ahead) > _CLOCKS_DIFFER_SECONDS:
+            parts["clock"] = f"{self._ahead:+.0f} s from PostgreSQL's"
         if self._holding and late:
             parts["outbox"] = f"unsealed for more than {self._resend_after:.0f} s on {late} shard(s)"
         return parts
@@ -446,6 +453,8 @@ class Relay:
         if running is None:
             raise Unavailable("postgresql")
         at: datetime = running["at"]
+        self._ahead = (self._clock() - at).total_seconds()
+        self._seconds_ahead.set(self._ahead)
         found = {}
         for row in rows:
             moments = [moment for moment in (row["oldest"], running["oldest"], at - _ACCEPTANCE) if moment is not None]

@@ -38,7 +38,8 @@ SCOPES: Final = {
 
 @dataclass
 class Marketing:
-    """The service as its callers and its follower see it. Its clock stands still until it is moved."""
+    """The service as its callers and its follower see it. Its clock stands still until it is moved, and began so long
+    ago that PostgreSQL does not take what is stated for the future."""
 
     db: Database
     dsn: str
@@ -111,7 +112,7 @@ async def marketing(database: OwnDatabase) -> AsyncIterator[Marketing]:
     """Yield marketing without its tasks: nothing happens unless the test does it."""
     dsn = database.dsn("marketing")
     db = await Database.connect(dsn, "marketing")
-    service = Marketing(db, dsn, load(), utc_now().replace(microsecond=0))
+    service = Marketing(db, dsn, load(), utc_now().replace(microsecond=0) - timedelta(days=30))
 
     async def ready() -> dict[str, bool]:
         return {"postgresql": await db.fetchval("select true")}

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from shared.client import ServiceClient
-from shared.clock import parse_rfc3339
+from shared.clock import parse_rfc3339, rfc3339, utc_now
 from shared.database import Database
 from shared.errors import Corrupt, Unavailable
 from shared.events import encode
@@ -98,6 +98,16 @@ async def test_no_hop_waits_for_a_timer(db: Database, producer: Producer, counte
 async def test_a_transaction_that_fails_states_nothing(db: Database) -> None:
     await fail_after_putting(db)
     assert await db.fetchval("select count(*) from outbox") == 0
+
+
+async def test_nothing_is_accepted_while_our_clock_is_ahead_of_postgresqls(db: Database) -> None:
+    """The ledger would reject it: a person would have been thanked for a withdrawal that is none."""
+    soon = utc_now() + timedelta(seconds=50)
+    await accept(db, withdrawal(), withdrawal().model_copy(update={"time": rfc3339(soon)}))
+    ahead = withdrawal().model_copy(update={"time": rfc3339(utc_now() + timedelta(minutes=2))})
+    with pytest.raises(Unavailable, match="clock"):
+        await accept(db, withdrawal(), ahead)
+    assert await db.fetchval("select count(*) from outbox") == 2
 
 
 async def fail_after_putting(db: Database) -> None:
