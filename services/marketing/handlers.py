@@ -131,14 +131,17 @@ async def take_back(db: Database, delivery: str, use: Use, now: datetime, not_be
             await store.finish_permit(tx, use.permit, now, nothing_left=True)
 
 
-async def end_delivery(db: Database, delivery: str, use: Use, state: str, sent: Statement, now: datetime) -> None:
+async def end_delivery(
+    db: Database, delivery: str, use: Use, state: str, sent: Statement | None, now: datetime
+) -> None:
     """The mail server answered, or will never be known to have: store which, and state the message, once."""
     async with db.transaction() as tx:
         if await store.end_delivery(tx, delivery, use, state):
             # Whoever attempted it may only be stopped, and send it yet while its permit lives.
             at_least = PERMIT_LIVES if state == "unknown" else timedelta(0)
             await store.finish_permit(tx, use.permit, now, at_least=at_least)
-            await outbox.put(tx, [sent])
+            if sent is not None:
+                await outbox.put(tx, [sent])
 
 
 async def begin_campaign(

@@ -34,7 +34,7 @@ from shared.events.types import Permit as UsedPermit
 from shared.identifiers import Random, uuid7
 from shared.mail import Answer, MailServer
 from shared.metrics import Metrics
-from shared.register import Register
+from shared.register import NotInRegister, Register
 from shared.sealing import base64url, seal
 from shared.sealing import store as store_attachment
 
@@ -149,7 +149,12 @@ class Sender:
         """One attempt at one delivery; every way out of here leaves its state in its row. Unavailable: of PostgreSQL,
         before anything was done."""
         attempt = delivery.attempt + 1
-        permit = await self._ask(delivery, attempt)
+        try:
+            permit = await self._ask(delivery, attempt)
+        except NotInRegister:
+            # The purpose was in the register when the campaign began.
+            await self._skip(delivery, attempt, "unknown-purpose")
+            return
         if permit.decision != "granted":
             await self._not_granted(delivery, attempt, permit.reason)
             return
@@ -280,7 +285,22 @@ class Sender:
     async def _end(
         self, delivery: Delivery, attempt: int, use: Use, outcome: Outcome, sealed: dict[str, Sealed]
     ) -> None:
-        data = MessageSent(
+        try:
+            sent = self._statement(self._sent(delivery, attempt, use, outcome, sealed), delivery.statement, delivery)
+        except NotInRegister:
+            # Only of a delivery that an earlier sender attempted. The ledger would refuse to record it: its
+            # ConsentUsed stands in the record, what became of the mail only here.
+            log.warning("unknown-purpose", delivery=delivery.statement, outcome=outcome)
+            sent = None
+        await _until_available(
+            lambda: handlers.end_delivery(self._db, delivery.statement, use, _END[outcome], sent, self._clock())
+        )
+        self._ended.labels(outcome).inc()
+
+    def _sent(
+        self, delivery: Delivery, attempt: int, use: Use, outcome: Outcome, sealed: dict[str, Sealed]
+    ) -> MessageSent:
+        return MessageSent(
             **self._common(delivery),
             kind="newsletter",
             channel=delivery.channel,
@@ -294,11 +314,6 @@ class Sender:
             attachments=[use.archived],
             sealed=sealed,
         )
-        sent = self._statement(data, delivery.statement, delivery)
-        await _until_available(
-            lambda: handlers.end_delivery(self._db, delivery.statement, use, _END[outcome], sent, self._clock())
-        )
-        self._ended.labels(outcome).inc()
 
     def _common(self, delivery: Delivery) -> dict[str, Any]:
         return {

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from services.marketing import store
@@ -188,6 +189,35 @@ async def test_killed_between_use_and_answer_the_mail_is_unknown_and_never_sent_
 
 async def _is(office: Office, state: str) -> bool:
     return {found for found, *_ in await office.states()} == {state}
+
+
+async def test_a_purpose_that_left_the_register_while_its_mails_waited_ends_them_and_stops_nobody(
+    office: Office, database: OwnDatabase
+) -> None:
+    await office.subscriber()
+    await office.campaign()
+    office.inbox.gate.clear()
+    dying = asyncio.create_task(office.send())
+    await office.inbox.holding.wait()
+    dying.cancel()
+    await asyncio.gather(dying, return_exceptions=True)
+    office.inbox.gate.set()
+    await office.campaign("issue-2")
+    superuser = await asyncpg.connect(database.dsn())
+    await superuser.execute("update marketing.campaign set purpose = 'given-up'")
+    await superuser.close()
+    running = asyncio.create_task(office.sender().run())
+    try:
+        await until(lambda: _are_over(office))
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert sorted(await office.states()) == [("skipped", "unknown-purpose", 1), ("unknown", None, 1)]
+    assert [one.type for one in await office.stated()] == ["ConsentUsed"]
+
+
+async def _are_over(office: Office) -> bool:
+    return not {"waiting", "attempted"} & {state for state, *_ in await office.states()}
 
 
 async def test_a_connection_lost_after_the_mail_was_handed_over_is_unknown(office: Office) -> None:
