@@ -26,6 +26,7 @@ from shared.clock import Clock, from_millis
 from shared.database import Database
 from shared.errors import Corrupt, Refused, Unavailable
 from shared.follower import Heartbeat, Recorded
+from shared.kafka import Consumer
 from shared.kafka_login import NOBODY, Login
 from shared.metrics import Metrics
 
@@ -35,12 +36,19 @@ SESSION_SECONDS: Final = 6.0
 """After a kill the group waits this long for the dead member; brokers accept no less (group.min.session.timeout.ms)."""
 SILENCE_SECONDS: Final = 10.0
 """A heartbeat comes every second: silence means that the publisher, or Faust's consumer, is stuck."""
+STUCK_SECONDS: Final = 30.0
+"""So long it may be in trouble while the publisher is heard by others; longer than a rebalance after a kill takes."""
+WATCH_SECONDS: Final = 5.0
 SHOW_PAUSE_SECONDS: Final = 0.2
 STOP_SECONDS: Final = 10.0
 
 log = logs.logger("audience")
 # It warns of every hundred entries that are written to the table at once, and then writes them.
 logging.getLogger("faust.transport.producer").setLevel(logging.ERROR)
+
+
+class Stuck(Exception):
+    """Faust hears nothing of what is published, and does not come round by itself: begin anew."""
 
 
 class Audience:
@@ -62,7 +70,8 @@ class Audience:
         metrics: Metrics,
     ) -> None:
         """`name` is the consumer group, and the first part of the name of the table's changelog."""
-        self._topic, self._origins, self._publisher_key = topic, dict(origins), publisher_key
+        self._kafka, self._login, self._topic = kafka, login, topic
+        self._origins, self._publisher_key = dict(origins), publisher_key
         self._ledger, self._db, self._clock = ledger, db, clock
         self._shards: dict[int, Shard] = {}
         self._complete_at: dict[int, datetime] = {}
@@ -124,6 +133,7 @@ class Audience:
     async def run(self) -> None:
         """Until cancelled. Raises what Faust crashed with, or what went wrong in here."""
         starting = asyncio.ensure_future(self._start())
+        watching = asyncio.ensure_future(self._watch())
         ending = asyncio.ensure_future(self.app.wait_until_stopped())
         try:
             await asyncio.wait({ending, self._error}, return_when=asyncio.FIRST_COMPLETED)
@@ -133,6 +143,7 @@ class Audience:
                 raise self.app.crash_reason
         finally:
             starting.cancel()
+            watching.cancel()
             ending.cancel()
             with suppress(TimeoutError):
                 async with asyncio.timeout(STOP_SECONDS):
@@ -143,6 +154,32 @@ class Audience:
             await self.app.start()
         except Exception as error:  # noqa: BLE001 - `run` raises it
             self._fail(error)
+
+    async def _watch(self) -> None:
+        """Faust may be left without its partitions for good, say by a broker that was made anew under it."""
+        loop = asyncio.get_running_loop()
+        well_at = loop.time()
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            trouble = self._trouble()
+            if trouble is None or not await self._is_published():
+                well_at = loop.time()
+            elif loop.time() - well_at > STUCK_SECONDS:
+                log.error("stuck", why=trouble)
+                self._fail(Stuck(trouble))
+
+    async def _is_published(self) -> bool:
+        """Whether anything is: a heartbeat comes every second. False also if Kafka does not answer."""
+        consumer = Consumer(self._kafka, self._topic, self._origins, login=self._login)
+        try:
+            await consumer.start()
+            before = await consumer.end_offsets()
+            await asyncio.sleep(WATCH_SECONDS / 2)
+            return await consumer.end_offsets() != before
+        except Unavailable:
+            return False
+        finally:
+            await consumer.stop()
 
     def _fail(self, error: Exception) -> None:
         if not self._error.done():

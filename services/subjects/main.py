@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AsyncExitStack
 
 from services.subjects import api, handlers, worker
 from services.subjects.handlers import Parts
@@ -23,18 +24,22 @@ from shared.web import create_app
 async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has one
     """The three doors to identity, the follower that keeps suppression, and the rotation of keys."""
     secrets = Secrets(settings.secrets_dir)
-    db = await Database.connect(settings.dsn("subjects"), "subjects")
-    parts = Parts(
-        db,
-        KeyEncryption(lambda: secrets.keks("subjects"), os.urandom),
-        Peppers(secrets.peppers()),
-        settings.shards,
-        utc_now,
-        os.urandom,
-    )
-    await handlers.start(db, parts.peppers)
     metrics = Metrics("subjects")
     ledger = ServiceClient(settings.ledger_url, secrets.credential("subjects"), "ledger")
+    async with AsyncExitStack() as opened:
+        db = await Database.connect(settings.dsn("subjects"), "subjects")
+        opened.push_async_callback(db.close)
+        opened.push_async_callback(ledger.close)
+        parts = Parts(
+            db,
+            KeyEncryption(lambda: secrets.keks("subjects"), os.urandom),
+            Peppers(secrets.peppers()),
+            settings.shards,
+            utc_now,
+            os.urandom,
+        )
+        await handlers.start(db, parts.peppers)
+        close = opened.pop_all().aclose
     login = settings.kafka_login("subjects")
     follower = Follower(
         "subjects",
@@ -57,9 +62,5 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
 
     async def rotate() -> None:
         await worker.rotate(parts)
-
-    async def close() -> None:
-        await ledger.close()
-        await db.close()
 
     return Running(app, {"subjects.follower": follower.run, "subjects.rotation": rotate}, ready, close)
