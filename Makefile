@@ -7,7 +7,8 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 WORKERS ?= 3  # processes of `make test`: its tests wait more than they compute
 MINUTES ?= 60
-PLACES  := tests/browser tests/compose tests/clients tests/alerts  # these need parts that `make venv` does not install
+# What `make test` leaves to targets of their own: it needs parts that `make venv` does not install, or minutes.
+PLACES  := tests/browser tests/compose tests/clients tests/alerts tests/faults/parts
 
 # uv knows nothing of pip's settings, nor pip of uv's: what is set for one of them holds for both (and for requests).
 CERTIFICATES := $(firstword $(SSL_CERT_FILE) $(PIP_CERT) $(REQUESTS_CA_BUNDLE) $(CURL_CA_BUNDLE) \
@@ -34,11 +35,12 @@ OFFLINE = echo "make: the packages named in requirements/ are not all here and c
   "private certificate authority into SSL_CERT_FILE." >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv installed demo test test-browser test-clients test-alerts chaos benchmark openapi lint lock clean
+.PHONY: help venv installed demo test test-faults test-browser test-clients test-alerts chaos benchmark openapi lint lock clean
 
 help:
 	@echo "make demo          install what is missing, start everything, play the story, stay up (PORT=8080, ONCE=1)"
 	@echo "make test          every test that needs nothing but what is installed here"
+	@echo "make test-faults   every part of a running installation broken in turn (docs/bad-days.md)"
 	@echo "make test-browser  the pages in a real browser (needs chromium and chromium-driver)"
 	@echo "make test-clients  a log client we did not write, against our running log"
 	@echo "make test-alerts   each alert provoked under a real Prometheus (needs prometheus and promtool)"
@@ -91,6 +93,9 @@ compose-secrets: venv
 
 test: venv
 	@exec $(BIN)/pytest -q -n $(WORKERS) --dist loadgroup $(PLACES:%=--ignore=%)
+
+test-faults: venv
+	@exec $(BIN)/pytest -q tests/faults/parts
 
 test-browser: venv
 	@exec $(BIN)/pytest -q tests/browser

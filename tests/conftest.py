@@ -14,6 +14,7 @@ from hypothesis import HealthCheck
 from shared.migrations import migrate
 from tests.parts import Database, KafkaPart, Parts, PostgresPart, plan
 
+SHARE_AN_INSTALLATION = {("tests", "faults", "running"), ("tests", "faults", "parts")}
 SHARES_ITS_PREPARATION = {"test_kafka_users.py", "test_log_check.py", "test_access.py", "test_imports.py"}
 # The servers under test share the processor with us: how long an example takes says nothing about it.
 hypothesis.settings.register_profile("real parts", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -46,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what shares one running installation, or one costly preparation, in one of pytest's worker processes."""
     for item in items:
         place = item.path.relative_to(item.config.rootpath)
-        if place.parts[1] == "journeys" or place.parts[:3] == ("tests", "faults", "running"):
+        if place.parts[1] == "journeys" or place.parts[:3] in SHARE_AN_INSTALLATION:
             item.add_marker(pytest.mark.xdist_group("/".join(place.parts[1:-1])))
         elif place.name in SHARES_ITS_PREPARATION:
             item.add_marker(pytest.mark.xdist_group(place.name))

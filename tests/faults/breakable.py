@@ -7,6 +7,7 @@ and where; `clocks["ledger-seal"]` is what that process takes for the time.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -21,14 +22,33 @@ from tests.faults.proxy import Way, Ways
 from tests.faults.shifted import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from infra.local.processes import Process
 
 SERVICES: Final = {"web": ("subjects", "ledger", "marketing"), "audience": ("ledger",)}
 """Whom each process calls over HTTP."""
 
 
+class MovablePostgres(Postgres):
+    """A server that can be started behind another command: `enter` is what its own is preceded by."""
+
+    def __init__(self, state_dir: Path) -> None:
+        super().__init__(state_dir)
+        self.enter: list[str] = []
+
+    def _run(self, process: Process, command: Sequence[str]) -> None:
+        if not self.enter or process is not self._server:
+            super()._run(process, command)
+            return
+        environment = {"PATH": os.defpath, "LC_ALL": "C"}
+        process.start([*self.enter, *command], directory=Path("/"), log=self.log, environment=environment)
+
+
 class Breakable(Installation):
     """An installation whose four processes reach everything over ways; we, and its commands, go directly."""
+
+    postgres: MovablePostgres
 
     def __init__(
         self,
@@ -45,8 +65,8 @@ class Breakable(Installation):
         ports = iter(free_ports(count))
         self._kafka_ports = dict(zip(PROCESSES, ports, strict=False))
         listeners = {_listener(name): port for name, port in self._kafka_ports.items()}
-        parts = Kafka(folder, ways=listeners), Postgres(folder)
-        super().__init__(folder, kafka=parts[0], postgres=parts[1], settings={"demo": "false", **(settings or {})})
+        kafka, self.postgres = Kafka(folder, ways=listeners), MovablePostgres(folder)
+        super().__init__(folder, kafka=kafka, postgres=self.postgres, settings={"demo": "false", **(settings or {})})
         self._own_parts = True
         self.clocks: dict[str, Clock] = {}
         folder.mkdir(parents=True, exist_ok=True)

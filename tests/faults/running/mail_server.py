@@ -53,6 +53,8 @@ class MailServer:
         self.arrived: list[Arrived] = []
         self.port = 0
         self._held: list[str] = []
+        self._refusal = ""
+        self.refused: list[str] = []
         self._applies: Callable[[str, Kind | None], bool] = _nobody
         self._free = asyncio.Event()
         self._free.set()
@@ -107,6 +109,10 @@ class MailServer:
         self._applies = _nobody
         self._loop.call_soon_threadsafe(self._free.set)
 
+    def refuse(self, answer: str) -> None:
+        """From now on answer every mail so (`451 …` not now, `550 …` never); the empty answer is to take it."""
+        self._refusal, self.refused = answer, []
+
     def to(self, address: str, kind: Kind) -> list[Arrived]:
         """Mails of one kind to one address in the order of their coming, each once."""
         found = [one for one in list(self.arrived) if one.to == address and one.kind == kind]
@@ -124,6 +130,9 @@ class MailServer:
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802
         raw = envelope.original_content
+        if self._refusal:
+            self.refused += envelope.rcpt_tos
+            return self._refusal
         mail = Mail("", email.message_from_bytes(raw, policy=email.policy.default), raw)
         for recipient in envelope.rcpt_tos:
             arrived = Arrived(time.monotonic(), recipient, kind_of(mail), mail)
