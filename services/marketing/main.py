@@ -131,32 +131,20 @@ def _step_back() -> None:
             Path("/proc/self/autogroup").write_text(str(NICENESS_OF_SESSION), "ascii")
 
 
-async def _answers(consumer: Consumer) -> None:
-    """Unavailable if Kafka does not, or has not got the topic."""
-    try:
-        await consumer.start()
-        await consumer.end_offsets()
-    finally:
-        await consumer.stop()
-
-
 async def open_audience(settings: Settings) -> Running:
     """The audience: Faust, in a process of its own."""
     from services.marketing.worker import Audience  # noqa: PLC0415 - Faust is slow to import and only needed here
 
     _step_back()
     secrets = Secrets(settings.secrets_dir)
-    # Faust ends, and we with it, if no broker answers when it starts.
-    login, topic = settings.kafka_login("audience"), settings.topic("consent.recorded")
-    await _answers(Consumer(settings.kafka, topic, range(settings.shards), login=login))
     db = await Database.connect(settings.dsn("marketing"), "marketing", max_size=2)
     ledger = ServiceClient(settings.ledger_url, secrets.credential("audience"), "ledger")
     metrics = Metrics("audience")
     audience = Audience(
         kafka=settings.kafka,
-        login=login,
+        login=settings.kafka_login("audience"),
         replication=settings.audience_replication,
-        topic=topic,
+        topic=settings.topic("consent.recorded"),
         name=f"{settings.topic_prefix}audience",
         origins=settings.origins(),
         publisher_key=secrets.publisher_key(),

@@ -29,6 +29,7 @@ from shared.follower import Heartbeat, Recorded
 from shared.kafka import Consumer
 from shared.kafka_login import NOBODY, Login
 from shared.metrics import Metrics
+from shared.process import until_available
 
 PAGE: Final = 1000
 FLUSH_AT: Final = 1000
@@ -150,6 +151,8 @@ class Audience:
                     await self.app.stop()
 
     async def _start(self) -> None:
+        # Faust would end, and we with it, if no broker answered when it starts.
+        await until_available(self._ends)
         try:
             await self.app.start()
         except Exception as error:  # noqa: BLE001 - `run` raises it
@@ -170,14 +173,19 @@ class Audience:
 
     async def _is_published(self) -> bool:
         """Whether anything is: a heartbeat comes every second. False also if Kafka does not answer."""
+        try:
+            before = await self._ends()
+            await asyncio.sleep(WATCH_SECONDS / 2)
+            return await self._ends() != before
+        except Unavailable:
+            return False
+
+    async def _ends(self) -> dict[int, int]:
+        """Where the topic ends now; Unavailable if no broker answers, or there is no such topic."""
         consumer = Consumer(self._kafka, self._topic, self._origins, login=self._login)
         try:
             await consumer.start()
-            before = await consumer.end_offsets()
-            await asyncio.sleep(WATCH_SECONDS / 2)
-            return await consumer.end_offsets() != before
-        except Unavailable:
-            return False
+            return await consumer.end_offsets()
         finally:
             await consumer.stop()
 

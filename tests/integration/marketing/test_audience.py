@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaConnectionError
 
 from services.marketing import store
 from services.marketing.worker import Audience
@@ -190,13 +189,22 @@ async def test_a_record_it_does_not_know_ends_the_process_and_is_not_passed_over
                     await process.tasks[0]
 
 
-async def test_without_kafka_it_ends_with_its_reason(world: World) -> None:
-    world.ledger.kafka = "127.0.0.1:9"
-    async with world.process() as process:
-        with pytest.raises(KafkaConnectionError):
-            async with asyncio.timeout(30):
-                await process.tasks[0]
-        assert process.audience.ready()["faust"] is not True
+async def test_without_kafka_it_asks_again_and_is_not_ready(world: World) -> None:
+    asked: list[object] = []
+
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(writer)
+        writer.close()
+
+    async def is_asked_again() -> bool:
+        return len(asked) > 3
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        world.ledger.kafka = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with world.process() as process:
+            await until(is_asked_again)
+            assert not any(task.done() for task in process.tasks)
+            assert process.audience.ready() == {"faust": "starting"}
 
 
 async def test_it_is_ready_only_while_it_hears_the_publisher(world: World) -> None:
