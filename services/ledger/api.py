@@ -164,7 +164,7 @@ class Parts:
                         row["vkey"],
                         row["fresh_vkey"],
                         StoredHashes(self.db, row["shard"]),
-                        Payloads(row["shard"], row["origin"], self.keks),
+                        Payloads(row["shard"], self.keks),
                     ),
                 )
         if shard not in self.logs:

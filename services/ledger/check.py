@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 from shared.clock import parse_rfc3339, rfc3339
 from shared.events import MAX_STATEMENT_BYTES, Malformed, Statement, parse
@@ -23,13 +24,15 @@ MARK_AHEAD_OF_US: Final = timedelta(seconds=5)
 Admission = Callable[[Statement], str | None]
 """What the register says to a statement: None, or the reason it does not accept it."""
 
+_About = tuple[str, str] | None  # purpose and channel
+_Shown = tuple[str, str] | None  # a notice's hash and language
+
 _DECIMAL: Final = re.compile(rb"(0|[1-9][0-9]{0,18})\Z")
 _KEY_ID: Final = re.compile(rf"({SOURCE_PATTERN})\.[1-9][0-9]{{0,8}}\Z".encode())
 _MAX_SEQUENCE: Final = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Stated:
+class Stated(NamedTuple):
     """A statement that is well formed, authentic and admitted. Whether it is new is not known here."""
 
     offset: int
@@ -73,7 +76,9 @@ class Check:
     def __init__(self, shard: int, origin: str, source_keys: Mapping[str, bytes], admission: Admission) -> None:
         self._shard = shard
         self._origin = origin
-        self._keys = {key_id.encode("ascii"): key for key_id, key in source_keys.items()}
+        self._keys = {
+            key_id.encode("ascii"): (_source_of(key_id.encode("ascii")), key) for key_id, key in source_keys.items()
+        }
         self._admission = admission
 
     def messages(self, messages: list[Message], now: datetime) -> list[Stated | Alive | Reject]:
@@ -126,16 +131,17 @@ class Check:
     def _proven(self, headers: Mapping[str, bytes], raw: bytes) -> tuple[str, int] | str:
         """Source and sequence that the MAC proves, or the reason why it proves nothing."""
         key_id = headers.get("mac-key", b"")
-        key = self._keys.get(key_id)
-        if key is None:
+        known = self._keys.get(key_id)
+        if known is None:
             return "unknown-key"
+        source, key = known
         number = headers.get("sequence", b"")
         if not _DECIMAL.match(number) or int(number) > _MAX_SEQUENCE:
             return "no-sequence"
         sequence = int(number)
         if not mac_holds(stated_mac(key, self._origin, sequence, raw), headers.get("mac")):
             return "mac-does-not-hold"
-        return _source_of(key_id), sequence
+        return source, sequence
 
     def _alive(self, message: Message, now: datetime) -> Alive | Reject:
         headers, raw = message.headers, message.value
@@ -146,15 +152,15 @@ class Check:
             # One kind of reject per key, not per mark: a source with a wrong key sends another mark every second.
             return Reject(message.offset, reason, raw, sha256(b"alive\x00" + key_id).digest())
 
-        key = self._keys.get(key_id)
-        if key is None:
+        known = self._keys.get(key_id)
+        if known is None:
             return unproven("unknown-key")
+        source, key = known
         number = headers.get("sequence", b"")
         if not _DECIMAL.match(number) or int(number) > _MAX_SEQUENCE:
             return unproven("no-sequence")
         if not mac_holds(alive_mac(key, self._origin, int(number), raw), headers.get("mac")):
             return unproven("mac-does-not-hold")
-        source = _source_of(key_id)
         try:
             mark = strict_json(raw)
             all_before = parse_rfc3339(mark["all_before"])
@@ -175,19 +181,25 @@ class Check:
 def admission(register: Register) -> Admission:
     """The register's word: who may state what for which activity, and which purposes and notices there are."""
 
-    def judge(statement: Statement) -> str | None:
-        data = statement.data
-        if not register.may_state(statement.source, statement.type, data.activity):
+    @lru_cache(maxsize=4096)  # of the few that are ever said, nearly every statement is a repetition
+    def judged(source: str, kind: str, activity: str, about: _About, shown: _Shown) -> str | None:
+        if not register.may_state(source, kind, activity):
             return "source-may-not-state-this"
-        purpose, channel = getattr(data, "purpose", None), getattr(data, "channel", None)
-        if purpose is not None and channel is not None and not _is_asked(register, data.activity, purpose, channel):
+        if about is not None and not _is_asked(register, activity, *about):
             return "unknown-purpose"
-        shown = getattr(data, "notice", None)
         if shown is not None:
-            notice = register.notice_by_hash(shown.hash)
-            if notice is None or (notice.activity, notice.language) != (data.activity, shown.language):
+            notice = register.notice_by_hash(shown[0])
+            if notice is None or (notice.activity, notice.language) != (activity, shown[1]):
                 return "unknown-notice"
         return None
+
+    def judge(statement: Statement) -> str | None:
+        data = statement.data
+        purpose, channel = getattr(data, "purpose", None), getattr(data, "channel", None)
+        about = None if purpose is None or channel is None else (purpose, channel)
+        notice = getattr(data, "notice", None)
+        shown = None if notice is None else (notice.hash, notice.language)
+        return judged(statement.source, statement.type, data.activity, about, shown)
 
     return judge
 

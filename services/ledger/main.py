@@ -125,7 +125,7 @@ async def open_seal(settings: Settings) -> Running:
             producer,
             settings.topic(RECORDED),
             secrets.publisher_key(),
-            Payloads(shard, origin, secrets.keks()),
+            Payloads(shard, secrets.keks()),
             metrics,
         )
         publishers.append(publisher)

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Final
+from dataclasses import dataclass, field
 
 from services.ledger import store
-from services.ledger.log.secrets import SubjectSecrets, unwrap
+from services.ledger.log.secrets import open_payload, payload_key, unwrap
 from services.ledger.stored_tree import leaves
 from shared.database import Queries
 from shared.wire import RecordedValue
 
-_SUBJECTS_KEPT: Final = 20_000
 
-
+@dataclass(frozen=True, slots=True)
 class Payloads:
-    """Opens the payloads of one shard. Whoever asks knows that the leaves are sealed."""
+    """Opens the payloads of one shard. Whoever asks knows that the leaves are sealed.
 
-    def __init__(self, shard: int, origin: str, keks: Mapping[int, bytes], kept: int = _SUBJECTS_KEPT) -> None:
-        self.shard = shard
-        self._origin = origin
-        self._keks = keks
-        self._kept = kept
-        self._secrets: OrderedDict[bytes, SubjectSecrets] = OrderedDict()
+    Keys are unwrapped for each payload and never kept: that takes three microseconds, and once a key is destroyed
+    nothing here opens any more.
+    """
+
+    shard: int
+    keks: Mapping[int, bytes] = field(repr=False)
 
     async def recorded(self, db: Queries, start: int, end: int) -> list[RecordedValue]:
         """Leaves start … end-1, each EVENT with its statement, or with none once it is erased."""
@@ -32,22 +30,9 @@ class Payloads:
         statements: dict[int, bytes] = {}
         for row in await store.payloads(db, self.shard, start, end):
             if row["wrapped"] is not None:
-                secrets = self.secrets_of(row["subject"], row["wrapped"])
-                statements[row["index"]] = secrets.open_payload(self.shard, row["index"], row["payload"])
+                key = payload_key(unwrap(self.keks, row["subject"], row["wrapped"]))
+                statements[row["index"]] = open_payload(key, self.shard, row["index"], row["payload"])
         return [
             RecordedValue(self.shard, index, leaf, statements.get(index, b""))
             for index, leaf in enumerate(parts, start)
         ]
-
-    def secrets_of(self, subject: str, wrapped: bytes) -> SubjectSecrets:
-        """All that the subject's key unlocks, as long as its wrapped key exists."""
-        # By the wrapped key, which every caller has just read: once it is destroyed, nothing here opens any more.
-        known = self._secrets.get(wrapped)
-        if known is not None:
-            self._secrets.move_to_end(wrapped)
-            return known
-        secrets = SubjectSecrets(unwrap(self._keks, subject, wrapped), self._origin, subject)
-        self._secrets[wrapped] = secrets
-        if len(self._secrets) > self._kept:
-            self._secrets.popitem(last=False)
-        return secrets

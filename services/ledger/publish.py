@@ -12,7 +12,7 @@ from services.ledger.payloads import Payloads
 from shared import logs
 from shared.clock import rfc3339
 from shared.database import Database
-from shared.errors import Corrupt, Unavailable
+from shared.errors import Unavailable
 from shared.kafka import Outgoing
 from shared.metrics import Metrics
 from shared.wire import heartbeat_value, recorded_headers, recorded_mac
@@ -79,13 +79,9 @@ class Publisher:
 
     async def step(self) -> bool:
         """Send the next sealed leaves, if there are any, and a heartbeat if it is due; whether leaves were sent."""
-        # Marks first, then the checkpoint: what a mark promises to be sealed is then under this checkpoint.
-        marks = await store.marks(self._db, self.shard)
-        checkpoint = await store.served_checkpoint(self._db, self.shard)
-        if checkpoint is None:
-            raise Corrupt("checkpoint", f"shard {self.shard} has none")
-        size, note = checkpoint
-        start = await store.published(self._db, self.shard)
+        # Under one snapshot: what a mark promises to be sealed was sealed before the mark was, so it is under this
+        # checkpoint.
+        start, size, note, marks = await store.to_publish(self._db, self.shard)
         end = min(size, start + _LEAVES_AT_ONCE)
         now = self._steady()
         if start == end and now - self._beat_at < HEARTBEAT_SECONDS:

@@ -317,18 +317,37 @@ async def close_incident(db: Queries, shard: int, kind: str, about: str, reason:
     )
 
 
-async def marks(db: Queries, shard: int) -> dict[str, datetime]:
-    """The newest mark of each source: everything it accepted before is sealed."""
-    rows = await db.fetch("select source, all_before from source_mark where shard = $1 order by source", shard)
-    return {row["source"]: row["all_before"] for row in rows}
-
-
 async def published(db: Queries, shard: int) -> int:
     """The index of the next leaf to publish."""
     found = await db.fetchval("select next from cursor where shard = $1", shard)
     if found is None:
         raise Corrupt("cursor", f"shard {shard} has none")
     return int(found)
+
+
+async def to_publish(db: Queries, shard: int) -> tuple[int, int, str, dict[str, datetime]]:
+    """Index of the next leaf to publish; size and text of the newest checkpoint, as it is served; the newest mark of
+    each source: everything it accepted before is sealed. One query, because every batch asks it."""
+    row = await db.fetchrow(
+        """
+        select n.next, c.size, c.note || coalesce(f.line, '') as note, m.sources, m.marks
+        from cursor n
+            left join lateral (
+                select size, note from checkpoint where shard = $1 order by size desc limit 1) c on true
+            left join fresh f on f.shard = $1 and f.size = c.size
+            cross join lateral (
+                select array_agg(source order by source) as sources, array_agg(all_before order by source) as marks
+                from source_mark where shard = $1) m
+        where n.shard = $1
+        """,
+        shard,
+    )
+    if row is None:
+        raise Corrupt("cursor", f"shard {shard} has none")
+    if row["size"] is None:
+        raise Corrupt("checkpoint", f"shard {shard} has none")
+    marks = dict(zip(row["sources"] or [], row["marks"] or [], strict=True))
+    return int(row["next"]), row["size"], row["note"], marks
 
 
 async def advance_cursor(db: Queries, shard: int, start: int, end: int) -> bool:

@@ -34,8 +34,10 @@ _SILENCE_SECONDS: Final = 10.0
 
 _KNOWN = "insert into position (shard) select * from unnest($1::integer[]) on conflict do nothing"
 _WHERE = "select next from position where shard = $1"
-_CLAIM = "select next from position where shard = $1 for update"
-_MOVE = "update position set next = $2, applied_at = clock_timestamp() where shard = $1"
+# The row stays locked until the commit: whoever else folds this shard waits, and then finds another position.
+_MOVE = """
+update position set next = $3, applied_at = clock_timestamp() where shard = $1 and next = $2 returning true
+"""
 
 
 class Follower:
@@ -240,21 +242,17 @@ class Follower:
         return position
 
     async def _commit(self, shard: int, records: Sequence[Recorded]) -> int:
-        """One transaction: those of the records that continue the position, the position itself. Its new value."""
+        """One transaction: the first of the records and those that follow it without a gap, and the position, if that
+        is where they begin. Its new value."""
         began_at = asyncio.get_running_loop().time()
+        following = _following(records)
+        start, position = following[0].index, following[-1].index + 1
         async with self._database.transaction() as tx:
-            position: int = await tx.fetchval(_CLAIM, shard)
-            following: list[Recorded] = []
-            for record in records:
-                if record.index < position:
-                    continue  # repeated, or folded by another process
-                if record.index > position:
-                    break  # a gap; the caller fetches it
-                following.append(record)
-                position += 1
-            if following:
+            moved = await tx.fetchval(_MOVE, shard, start, position)
+            if moved:
                 await self._apply(tx, following)
-                await tx.execute(_MOVE, shard, position)
+        if not moved:  # folded by another process, or by us and the answer was lost
+            position = await self._database.fetchval(_WHERE, shard)
         # If we stop before the commit nothing is folded; after it, everything is, and the position says so.
         self._applied[shard] = position
         taken = asyncio.get_running_loop().time() - began_at
@@ -296,3 +294,14 @@ class Follower:
         if records:
             self._fetched.inc(len(records))
         return records, size
+
+
+def _following(records: Sequence[Recorded]) -> list[Recorded]:
+    """The first record and those that follow it without a gap, each once."""
+    following = [records[0]]
+    for record in records:
+        if record.index == following[-1].index + 1:
+            following.append(record)
+        elif record.index > following[-1].index:
+            break
+    return following

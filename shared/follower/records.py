@@ -7,12 +7,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final, Literal
 
 from shared import events
 from shared.errors import Corrupt
 from shared.events import Statement
 from shared.wire import MalformedRecord, RecordedValue
+
+_parsed = lru_cache(maxsize=2048)(events.parse)
+"""Several followers in one process read the same statements at about the same time; a statement never changes."""
 
 Kind = Literal["event", "map_root", "erasure"]
 
@@ -47,7 +51,7 @@ class Recorded:
         statement = None
         if record.statement:
             try:
-                statement = events.parse(record.statement)
+                statement = _parsed(record.statement)
             except events.Malformed:
                 raise Corrupt("a recorded statement that this version cannot read", where) from None
         recorded_at = None if kind == "map_root" else int.from_bytes(record.leaf[81:89], "big")

@@ -2,6 +2,8 @@
 
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
 from hashlib import sha256
 
 from cryptography.exceptions import InvalidTag
@@ -92,15 +94,20 @@ class SubjectSecrets:
 
     def open_payload(self, shard: int, index: int, payload: bytes) -> bytes:
         """The statement again; Corrupt if the payload was altered, or sealed for another place or subject."""
-        place = f"shard {shard}, index {index}"
-        if len(payload) < NONCE_SIZE + TAG_SIZE:
-            raise Corrupt("payload", place)
-        try:
-            return AESGCM(self._payload_key).decrypt(
-                payload[:NONCE_SIZE], payload[NONCE_SIZE:], _shard_and_index(shard, index)
-            )
-        except InvalidTag:
-            raise Corrupt("payload", place) from None
+        return open_payload(self._payload_key, shard, index, payload)
+
+
+def payload_key(K: bytes) -> bytes:  # noqa: N803 - K is its name in the formats
+    """What a subject's payloads are sealed under; for who needs nothing else of the subject."""
+    return _hmac(_pads(K), b"consent-ledger/v1/payload-key")
+
+
+def open_payload(key: bytes, shard: int, index: int, payload: bytes) -> bytes:
+    """The statement under this payload key; Corrupt if it was altered, or sealed for another place or subject."""
+    if len(payload) >= NONCE_SIZE + TAG_SIZE:
+        with suppress(InvalidTag):
+            return AESGCM(key).decrypt(payload[:NONCE_SIZE], payload[NONCE_SIZE:], _shard_and_index(shard, index))
+    raise Corrupt("payload", f"shard {shard}, index {index}")
 
 
 def wrap(kek_id: int, kek: bytes, subject: str, K: bytes, nonce: bytes) -> bytes:  # noqa: N803
@@ -108,7 +115,7 @@ def wrap(kek_id: int, kek: bytes, subject: str, K: bytes, nonce: bytes) -> bytes
     _expect_nonce(nonce)
     if len(kek) != KEY_SIZE or len(K) != KEY_SIZE:
         raise ValueError("a key has 32 bytes")
-    return _u32(kek_id) + nonce + AESGCM(kek).encrypt(nonce, K, _wrap_context(subject))
+    return _u32(kek_id) + nonce + _cipher(kek).encrypt(nonce, K, _wrap_context(subject))
 
 
 def unwrap(keks: Mapping[int, bytes], subject: str, wrapped: bytes) -> bytes:
@@ -121,9 +128,14 @@ def unwrap(keks: Mapping[int, bytes], subject: str, wrapped: bytes) -> bytes:
         raise KeyEncryptionKeyMissing(kek_id)
     nonce, sealed = wrapped[4 : 4 + NONCE_SIZE], wrapped[4 + NONCE_SIZE :]
     try:
-        return AESGCM(kek).decrypt(nonce, sealed, _wrap_context(subject))
+        return _cipher(kek).decrypt(nonce, sealed, _wrap_context(subject))
     except InvalidTag:
         raise Corrupt("wrapped key", f"key-encryption key {kek_id}") from None
+
+
+@lru_cache(maxsize=4)  # preparing one costs more than wrapping a key with it
+def _cipher(kek: bytes) -> AESGCM:
+    return AESGCM(kek)
 
 
 def _wrap_context(subject: str) -> bytes:

@@ -171,7 +171,7 @@ class World:
             producer or self.producer,
             self.settings.topic(RECORDED),
             self.secrets.publisher_key(),
-            Payloads(shard, origin, self.secrets.keks()),
+            Payloads(shard, self.secrets.keks()),
         )
 
     def message(

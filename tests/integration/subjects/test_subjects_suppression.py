@@ -213,7 +213,7 @@ async def test_the_service_s_own_role_may_fold_and_folds_each_index_once(subject
     )
     await subjects.parts.db.execute(follower_module._KNOWN, [0])
     for part in (history[:2], history[1:], history[:1], history):
-        await follower._commit(0, part)
+        await follower._fold(0, part)
     assert await subjects.superuser.fetchval("select next from subjects.position") == len(history)
     assert not await subjects.may_advertise(ada)
     assert await subjects.superuser.fetchval("select count(*) from subjects.suppression") == 1
