@@ -6,24 +6,49 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import uvloop
 
-from benchmarks import latency, machine, running, throughput, withdrawal
+from benchmarks import (
+    footprint,
+    latency,
+    machine,
+    permits,
+    rebuild,
+    running,
+    shards,
+    subscriptions,
+    throughput,
+    withdrawal,
+)
 from benchmarks.report import HEADER, Result
 from infra.local.installation import Installation
 from infra.local.processes import InUse, NotStarted
 
 PARTS: Final = ("throughput", "latency", "withdrawal")
+COMPARISONS: Final = ("subscriptions", "permits", "shards", "rebuild", "footprint")
 START_SECONDS: Final = 120
 SLOWEST: Final = 250
 """Records a second: a run that is slower than this is ended."""
 
 Measure = Callable[[Installation], Coroutine[Any, Any, list[Result]]]
+
+
+class Run(NamedTuple):
+    """One installation, and what is done with it."""
+
+    part: str
+    title: str
+    serving: bool
+    """Whether all services run from the start."""
+    limit: float
+    """Seconds at most."""
+    measure: Measure
+    settings: Mapping[str, str] | None = None
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -33,18 +58,28 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description="Measures the promises about speed on real Kafka and PostgreSQL, started for this run.",
         epilog="The whole of it, as the aims are set: --records 500000 (about 20 minutes on two cores).",
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of {', '.join(PARTS)}; none is all")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help=f"any of {', '.join(PARTS)} (none is these), {', '.join(COMPARISONS)} (--compare is these)",
+    )
+    parser.add_argument("--compare", action="store_true", help="what stands beside what: all of the latter")
     parser.add_argument("--records", type=_positive, default=100_000, help="for throughput (%(default)s)")
     parser.add_argument("--full", action="store_true", help="throughput with served-notice tokens: 1.9 kB each")
     parser.add_argument("--rates", type=_rates, default=[200, 1000], help="statements a second for latency (200,1000)")
     parser.add_argument("--seconds", type=_positive, default=20, help="of each rate (%(default)s)")
     parser.add_argument("--withdrawals", type=_positive, default=200, help="idle, and again under load (%(default)s)")
     parser.add_argument("--beside", type=_positive, default=200, help="statements a second beside them (%(default)s)")
+    parser.add_argument("--clients", type=_rates, default=[16, 64], help="for permits; the first for subscriptions")
+    parser.add_argument("--rounds", type=_positive, default=3, help="of subscriptions, ours and theirs in turn")
+    parser.add_argument("--block", type=_positive, default=6, help="seconds of each block (%(default)s)")
+    parser.add_argument("--leaves", type=_positive, default=100_000, help="of the log for rebuild (%(default)s)")
     parser.add_argument("--json", action="store_true", help="lines of JSON instead of Markdown")
     chosen = parser.parse_args(arguments)
-    if unknown := set(chosen.parts) - set(PARTS):
-        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    chosen.parts = chosen.parts or list(PARTS)
+    if unknown := set(chosen.parts) - {*PARTS, *COMPARISONS}:
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join((*PARTS, *COMPARISONS))}")
+    chosen.parts = [*chosen.parts, *(COMPARISONS if chosen.compare else ())] or list(PARTS)
     return chosen
 
 
@@ -59,41 +94,52 @@ def _rates(text: str) -> list[int]:
     return [_positive(one) for one in text.split(",")]
 
 
-def runs(chosen: argparse.Namespace) -> list[tuple[str, str, bool, float, Measure]]:
-    """Part, title, whether all services run from the start, seconds at most, and what to do."""
+def runs(chosen: argparse.Namespace) -> list[Run]:
+    """All that was chosen, each on an installation of its own."""
     records, short = chosen.records, not chosen.full
     limit = START_SECONDS + records / SLOWEST
     bare = partial(throughput.measure, names=throughput.BARE, count=records, short=short, limit=limit)
     everything = partial(throughput.measure, names=throughput.EVERYTHING, count=records, short=short, limit=limit)
     steady = partial(latency.measure, rates=chosen.rates, seconds=chosen.seconds)
     leaving = partial(withdrawal.measure, count=chosen.withdrawals, load_rate=chosen.beside)
-    all_runs: list[tuple[str, str, bool, float, Measure]] = [
-        ("throughput", "throughput, append and seal running", False, 2 * limit, bare),
-        ("throughput", "throughput, everything on", False, 2 * limit, everything),
-        ("latency", "latency", True, START_SECONDS + len(chosen.rates) * (chosen.seconds + 200), steady),
-        ("withdrawal", "withdrawal", True, START_SECONDS + 5 * chosen.withdrawals, leaving),
+    beside = partial(subscriptions.measure, clients=chosen.clients[0], seconds=chosen.block, rounds=chosen.rounds)
+    asking = partial(permits.measure, clients=chosen.clients, seconds=chosen.block, beside=chosen.beside)
+    two = partial(shards.measure, count=records // 2, limit=limit)
+    again = partial(rebuild.measure, leaves=chosen.leaves, seconds=chosen.seconds)
+    held = partial(footprint.measure, seconds=chosen.seconds)
+    in_turn = 3 * (chosen.rounds + 1)
+    all_runs = [
+        Run("throughput", "throughput, append and seal running", serving=False, limit=2 * limit, measure=bare),
+        Run("throughput", "throughput, everything on", serving=False, limit=2 * limit, measure=everything),
+        Run("latency", "latency", True, START_SECONDS + len(chosen.rates) * (chosen.seconds + 200), steady),
+        Run("withdrawal", "withdrawal", True, START_SECONDS + 5 * chosen.withdrawals, leaving),
+        Run("subscriptions", "subscriptions", True, START_SECONDS + in_turn * (chosen.block + 100), beside),
+        Run("permits", "permits", True, START_SECONDS + 4 * len(chosen.clients) * (chosen.block + 10), asking),
+        Run("shards", "two shards beside one", False, 4 * limit, two, {"shards": str(len(shards.SHARDS))}),
+        Run("rebuild", "a follower is rebuilt", False, START_SECONDS + chosen.leaves / 20, again),
+        Run("footprint", "memory and start", False, START_SECONDS + 10 * chosen.seconds, held),
     ]
-    return [run for run in all_runs if run[0] in chosen.parts]
+    return [run for run in all_runs if run.part in chosen.parts]
 
 
 def main() -> int:
     """Exit status 0 if everything was measured, whether or not it was fast; 1 if something could not be; 2 in use."""
     chosen = options()
     failed = named = False
-    for _part, title, serving, limit, measure in runs(chosen):
-        running.say(f"{title}, load {machine.load():.1f} …")
+    for run in runs(chosen):
+        running.say(f"{run.title}, load {machine.load():.1f} …")
         began = time.monotonic()
         try:
-            with running.installation() as made:
+            with running.installation(run.settings) as made:
                 postgres = asyncio.run(running.version(made))
-                if serving:
+                if run.serving:
                     made.serve()
-                results = uvloop.run(asyncio.wait_for(measure(made), limit))
+                results = uvloop.run(asyncio.wait_for(run.measure(made), run.limit))
         except InUse as error:
             running.say(f"benchmark: {error}")
             return 2
         except (NotStarted, RuntimeError, TimeoutError, ExceptionGroup) as error:
-            running.say(f"benchmark: {title}: {type(error).__name__}: {error}")
+            running.say(f"benchmark: {run.title}: {type(error).__name__}: {error}")
             failed = True
             continue
         if not named and not chosen.json:

@@ -14,8 +14,9 @@ from benchmarks.machine import cores
 FULL: Final = 0.90
 """Of one core, for a process that runs on one; of all cores together."""
 
-SINGLE: Final = frozenset({"ledger-append", "ledger-seal", "web", "audience", "benchmark"})
-"""Processes that are one event loop: they cannot use more than one core. A database session cannot either."""
+SINGLE: Final = frozenset({"ledger-append", "ledger-seal", "web", "audience", "benchmark", "plain", "chained"})
+"""Processes that are one event loop, by the first word of their names here: they cannot use more than one core. A
+database session cannot either."""
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
@@ -65,7 +66,7 @@ class Usage:
 
     def bound(self) -> str:
         """What bounds a figure that was measured meanwhile."""
-        full = [name for name, share in self.shares.items() if name in SINGLE and share >= FULL]
+        full = [name for name, share in self.shares.items() if name.split()[0] in SINGLE and share >= FULL]
         if self.busiest_session >= FULL:
             full.append("one session of PostgreSQL")
         said = []
@@ -118,7 +119,7 @@ class Watch:
     def _server(self) -> dict[int, float]:
         """Seconds of the postmaster (with its ended children) and of each living child."""
         found: dict[int, float] = {}
-        for pid in _pids():
+        for pid in pids():
             one = times(pid)
             if one is None:
                 continue
@@ -129,5 +130,5 @@ class Watch:
         return found
 
 
-def _pids() -> Iterable[int]:
+def pids() -> Iterable[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]

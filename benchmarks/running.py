@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import asyncpg
@@ -24,12 +24,12 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def installation() -> Iterator[Installation]:
+def installation(settings: Mapping[str, str] | None = None) -> Iterator[Installation]:
     """Kafka, PostgreSQL and an empty log; no service runs yet. Nothing of it is left behind."""
     with State(LOCAL / "benchmark", "make benchmark") as state:
         state.empty()
         with contextlib.ExitStack() as ending:
-            made = Installation(state.folder)
+            made = Installation(state.folder, settings=settings)
             ending.callback(state.empty)
             ending.callback(made.stop)
             made.prepare()

@@ -191,8 +191,9 @@ class Population:
     Whom the others speak of is drawn evenly from everybody there ever was: the hardest case for every cache.
     """
 
-    def __init__(self, forms: Forms, seed: int = 1) -> None:
+    def __init__(self, forms: Forms, seed: int = 1, shard: int = SHARD) -> None:
         self._forms = forms
+        self._shard = shard
         self._random = random.Random(seed)  # noqa: S311 - a mix, not a secret
         self._subjects: list[str] = []
         self._kinds, self._weights = list(KNOWN), list(KNOWN.values())
@@ -216,7 +217,7 @@ class Population:
 
     def newcomer(self) -> str:
         """A subject nobody has spoken of."""
-        return subject_id(SHARD, datetime.now(UTC), os.urandom)
+        return subject_id(self._shard, datetime.now(UTC), os.urandom)
 
     def about(self, kind: str, subject: str, follows: tuple[bytes, bytes]) -> Made:
         """One statement of this kind about this subject."""

@@ -40,6 +40,10 @@ AIM: Final = {BARE: 10_000, EVERYTHING: 5_000}
 LAST_BLOCK_AIM: Final = 0.9
 
 _SENT_AT_ONCE: Final = 2_000
+_NUMBERED: Final = """
+insert into newsletter.outbox_sequence (shard, last) values ($1, $2)
+on conflict (shard) do update set last = excluded.last
+"""
 
 
 @dataclass(slots=True)
@@ -52,19 +56,22 @@ class Looks:
     folded: list[Seen] = field(default_factory=list)
 
 
-async def fill(settings: Settings, made: Installation, count: int, *, short: bool) -> tuple[float, str]:
-    """Put authentic statements with sequences 1 … count on consent.stated; their mean size in bytes, the last's id."""
+async def fill(
+    settings: Settings, made: Installation, count: int, *, short: bool, shard: int = SHARD, after: int = 0
+) -> tuple[float, str]:
+    """Put so many authentic statements on consent.stated, with the sequences that follow `after`; their mean size in
+    bytes, the last's id."""
     key_id, key = made.secrets.own_source_key(SOURCE)
-    origin, topic = settings.origin(SHARD), settings.topic(STATED)
-    population = Population(Forms(register.load(), made.secrets, datetime.now(UTC), short=short))
+    origin, topic = settings.origin(shard), settings.topic(STATED)
+    population = Population(Forms(register.load(), made.secrets, datetime.now(UTC), short=short), shard=shard)
     producer = Producer(settings.kafka, linger_ms=5)
 
     def message(sequence: int, one: Made) -> Outgoing:
         headers = wire.stated_headers("statement", sequence, key_id, wire.stated_mac(key, origin, sequence, one.raw))
-        return Outgoing(topic, SHARD, one.subject.encode(), one.raw, headers)
+        return Outgoing(topic, shard, one.subject.encode(), one.raw, headers)
 
     size, last = 0, ""
-    statements = enumerate(population.statements(count), 1)
+    statements = enumerate(population.statements(count), after + 1)
     try:
         while batch := list(islice(statements, _SENT_AT_ONCE)):
             await producer.send_many([message(sequence, one) for sequence, one in batch])
@@ -75,7 +82,7 @@ async def fill(settings: Settings, made: Installation, count: int, *, short: boo
     connection = await running.connect(made)
     try:
         # The newsletter's relay would stop at numbers that it never gave.
-        await connection.execute("insert into newsletter.outbox_sequence values ($1, $2)", SHARD, count)
+        await connection.execute(_NUMBERED, shard, after + count)
     finally:
         await connection.close()
     return size / count, last

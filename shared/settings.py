@@ -5,10 +5,10 @@ Only main.py files, services/cli.py and services/serve.py read them; everybody e
 
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.kafka_login import SCRAM, Login
@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     """On how many brokers what the audience has counted is kept; one is enough, for it can be counted anew."""
     topic_prefix: str = ""
     shards: int = Field(default=1, ge=1, le=1024)
+    ledger_shards: Annotated[frozenset[int], NoDecode] = frozenset()
+    """Those of them that this process appends to or seals (by commas); none named is all. A shard is one loop, and a
+    process has one core: more shards than that get more only from more processes."""
     base_url: str = "http://localhost:8080"
     """What people's links start with; without a slash at the end. https, but on this machine (the demo)."""
     log_host: str = "localhost"
@@ -72,10 +75,17 @@ class Settings(BaseSettings):
     def _without_trailing_slash(cls, value: str) -> str:
         return value.rstrip("/")
 
-    @field_validator("trusted_proxies", mode="before")
+    @field_validator("trusted_proxies", "ledger_shards", mode="before")
     @classmethod
     def _by_commas(cls, value: object) -> object:
         return [one.strip() for one in value.split(",") if one.strip()] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _own_shards_exist(self) -> Self:
+        if not self.ledger_shards <= set(range(self.shards)):
+            message = "a shard is named that this installation does not have"
+            raise ValueError(message)
+        return self
 
     @field_validator("base_url")
     @classmethod
@@ -115,6 +125,10 @@ class Settings(BaseSettings):
 
     def origins(self) -> dict[int, str]:
         return {shard: self.origin(shard) for shard in range(self.shards)}
+
+    def own_shards(self) -> list[int]:
+        """The shards whose ends a process of the ledger owns."""
+        return [shard for shard in range(self.shards) if not self.ledger_shards or shard in self.ledger_shards]
 
     def topic(self, name: str) -> str:
         return self.topic_prefix + name

@@ -78,7 +78,7 @@ async def open_append(settings: Settings) -> Running:
             shard, db, consumer, keys, admit, utc_now, os.urandom, metrics, register_version=register.version
         )
 
-    shards = [appender(shard) for shard in range(settings.shards)]
+    shards = [appender(shard) for shard in settings.own_shards()]
 
     async def ready() -> dict[str, bool | str]:
         owned = {f"shard {one.shard}": one.trouble or True for one in shards}
@@ -104,9 +104,9 @@ async def open_seal(settings: Settings) -> Running:
         opened.push_async_callback(publisher_db.close)
         opened.push_async_callback(producer.stop)
         # From the table, not from the settings: an origin is fixed when the log is created.
-        origins = [await store.origin(db, shard) for shard in range(settings.shards)]
+        origins = {shard: await store.origin(db, shard) for shard in settings.own_shards()}
         close = opened.pop_all().aclose
-    for shard, origin in enumerate(origins):
+    for shard, origin in origins.items():
         sealer = Sealer(
             shard,
             origin,

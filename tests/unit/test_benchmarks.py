@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,10 +15,16 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import machine
+from benchmarks.audit_table import PLAIN, hashed
+from benchmarks.clients import Answer, Driven, drive, post
+from benchmarks.footprint import family, memory, proportional
 from benchmarks.latency import Moments
+from benchmarks.permits import Way, granted, result
 from benchmarks.processor import Usage, Watch
 from benchmarks.report import Result, Seen, percentile, rate, rates_by_block, reached
+from benchmarks.shards import together
 from benchmarks.statements import Forms, Population
+from benchmarks.subscriptions import Backlog, Blocks, compared, sustained
 from benchmarks.throughput import BARE, EVERYTHING, Counted
 from infra.local.installation import PROCESSES
 from services.ledger.check import admission
@@ -109,8 +117,12 @@ def test_the_moment_of_a_leaf_is_the_first_look_that_saw_it() -> None:
     assert not moments.covers(15)
 
 
+def usage(shares: Mapping[str, float], others: float = 0.0, session: float = 0.0) -> Usage:
+    return Usage(seconds=10.0, shares=shares, busiest_session=session, others=others, cores=2)
+
+
 def used(shares: Mapping[str, float], others: float = 0.0, session: float = 0.0) -> str:
-    return Usage(seconds=10.0, shares=shares, busiest_session=session, others=others, cores=2).bound()
+    return usage(shares, others, session).bound()
 
 
 def test_what_bounds_is_named() -> None:
@@ -123,9 +135,9 @@ def test_what_bounds_is_named() -> None:
 def test_our_own_work_is_seen() -> None:
     watch = Watch({}, postmaster=0)
     sum(number * number for number in range(3_000_000))
-    usage = watch.usage()
-    assert usage.shares["benchmark"] > 0.0
-    assert usage.all_busy > 0.0
+    seen = watch.usage()
+    assert seen.shares["benchmark"] > 0.0
+    assert seen.all_busy > 0.0
 
 
 def test_a_result_is_a_row_and_a_line() -> None:
@@ -150,3 +162,85 @@ def test_parts_and_sizes_can_be_chosen() -> None:
 def test_everything_on_is_every_process_there_is() -> None:
     assert set(EVERYTHING) == set(PROCESSES)
     assert set(BARE) < set(EVERYTHING)
+
+
+def test_what_is_compared_is_asked_for_by_name() -> None:
+    assert [run.part for run in command.runs(command.options(["--compare"]))] == list(command.COMPARISONS)
+    assert [run.part for run in command.runs(command.options(["permits", "latency"]))] == ["latency", "permits"]
+    [shards] = command.runs(command.options(["shards"]))
+    assert shards.settings == {"shards": "2"}
+
+
+def test_the_chain_holds_the_row_and_the_hash_before_it() -> None:
+    first, second = ("a@example.org", 1), ("b@example.org", 1)
+    assert hashed(hashed(b"", first), second) != hashed(hashed(b"", second), second)
+    assert hashed(b"", first) != hashed(b"", second)
+    assert len(hashed(b"", first)) == 32
+
+
+def test_blocks_of_one_contestant_make_one_rate() -> None:
+    blocks = Blocks()
+    for seconds, answers in ((2.0, 100), (1.0, 200)):
+        blocks.add(Driven(seconds, [0.010] * answers), usage({"web": 0.5}))
+    assert blocks.all.rate == 100.0
+    assert blocks.said() == "100/s, p50 10 ms, p99 10 ms (blocks: 50, 200)"
+
+
+@pytest.mark.parametrize(("rate", "met"), [(99, False), (100, True), (140, True)])
+def test_not_slower_is_met_by_the_same_speed(rate: int, *, met: bool) -> None:
+    ours, theirs = Blocks(), Blocks()
+    ours.add(Driven(1.0, [0.01] * rate), usage({"web": 1.0}))
+    theirs.add(Driven(1.0, [0.01] * 100), usage({"plain table": 0.95}))
+    row = compared(ours, theirs, PLAIN, 16)
+    assert row.met is met
+    assert row.figure.startswith(f"**{rate / 100:.2f} of it**: {rate}/s")
+    assert "theirs: plain table at a whole core" in row.bound
+
+
+def test_what_was_left_to_do_is_part_of_the_sustained_rate() -> None:
+    ours = Blocks()
+    ours.add(Driven(2.0, [0.01] * 600), usage({"web": 1.0}))
+    row = sustained(ours, [Backlog(mails=500, statements=80, seconds=4.0)], 16)
+    assert row.figure.startswith("**100/s** (when the clients stopped after 2 s, 500 mails")
+
+
+def test_two_shards_are_counted_together_from_where_they_stood() -> None:
+    one = [Seen(0.0, 100), Seen(1.0, 150), Seen(2.1, 200)]
+    other = [Seen(0.5, 0), Seen(1.5, 30), Seen(2.0, 60)]
+    assert together([one, other]) == [Seen(0.5, 0), Seen(1.5, 80), Seen(2.1, 160)]
+
+
+def test_memory_is_that_of_a_process_and_all_it_started() -> None:
+    assert family(2, {1: 0, 2: 1, 3: 2, 4: 3, 5: 1}) == {2, 3, 4}
+    assert (
+        proportional("00400000-7ffd ---p 00000000 00:00 0 [rollup]\nRss: 90 kB\nPss: 70 kB\nPss_Dirty: 9 kB\n")
+        == 71_680
+    )
+    assert memory(os.getpid()) > 1_000_000
+
+
+async def test_an_answer_is_read_whole_whatever_comes_with_it() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                body = await reader.readexactly(int(head.rpartition(b"Content-Length: ")[2].split(b"\r\n")[0]))
+                writer.write(b"HTTP/1.1 201 Created\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        requests = [post("/consents", b"x" * number, "text/plain") for number in range(20)]
+        driven = await drive(port, 4, requests, 60.0, lambda one: one.status == 201)
+        assert len(driven.waits) == 20
+        with pytest.raises(ExceptionGroup):
+            await drive(port, 1, requests, 60.0, lambda one: one.status == 200)
+
+
+def test_a_permit_counts_only_if_every_one_asked_for_is_granted() -> None:
+    two = b'{"answers":[{"decision":"granted"},{"decision":"granted"}]}'
+    assert granted(2)(Answer(200, two))
+    assert not granted(3)(Answer(200, two))
+    assert not granted(1)(Answer(200, b'{"decision":"refused"}'))
+    row = result(Way(16, 20, 0), Driven(2.0, [0.004] * 1000), usage({"web": 1.0}), 0.1)
+    assert (row.met, row.values["a_second"]) == (True, 10_000)

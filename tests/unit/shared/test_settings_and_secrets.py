@@ -135,6 +135,20 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.origins()[2] == "log.example.org/ledger/log/2"
 
 
+@pytest.mark.parametrize(("named", "own"), [("", [0, 1, 2]), ("1", [1]), ("2, 0", [0, 2])])
+def test_a_process_of_the_ledger_owns_the_shards_it_is_told(
+    monkeypatch: pytest.MonkeyPatch, named: str, own: list[int]
+) -> None:
+    monkeypatch.setenv("CONSENT_LEDGER_LEDGER_SHARDS", named)
+    assert Settings(shards=3).own_shards() == own
+
+
+def test_a_shard_that_does_not_exist_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONSENT_LEDGER_LEDGER_SHARDS", "1")
+    with pytest.raises(ValidationError, match="does not have"):
+        Settings()
+
+
 @pytest.mark.parametrize(
     "address", ["http://consent.example.org", "http://localhost.example.org", "consent.example.org"]
 )
