@@ -24,6 +24,7 @@ SHIPPED: Final = (
     "events/*.py",
     "identifiers.py",
     "kafka.py",
+    "kafka_login.py",
     "metrics.py",
     "outbox/*.py",
     "outbox/*.sql",

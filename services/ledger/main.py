@@ -36,11 +36,18 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     secrets = Secrets(settings.secrets_dir)
     metrics, pages = Metrics("ledger"), Pages("ledger", receipts_api.HERE)
     register = load(settings.register_dir)
-    producer = Producer(settings.kafka)
+    # Only of sources that state over HTTP; nobody is asked before there is one.
+    voices = {
+        source: statements_api.Voice(
+            secrets.own_source_key(source), Producer(settings.kafka, settings.kafka_login(source))
+        )
+        for source in register.http_sources
+    }
     async with AsyncExitStack() as opened:
         db = await Database.connect(settings.dsn("ledger"), "ledger")
         opened.push_async_callback(db.close)
-        opened.push_async_callback(producer.stop)
+        for voice in voices.values():
+            opened.push_async_callback(voice.producer.stop)
         parts = api.Parts(db, secrets.keks(), db.listen("ledger_sealed"), utc_now)
         registers = receipts_api.Registers(db, register)
         await registers.keep()
@@ -50,12 +57,10 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
         return await api.ready(parts)
 
     limits = Limits.of(settings, utc_now, os.urandom, metrics)
-    # Only of sources that state over HTTP; nobody is asked before there is one.
-    keys = {source: secrets.own_source_key(source) for source in register.http_sources}
     app = create_app("ledger", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
     app.include_router(api.router(parts))
     app.include_router(receipts_api.router(db, parts.keks, registers, pages, limits))
-    app.include_router(statements_api.router(parts, statements_api.Door(db, producer, settings.topic(STATED), keys)))
+    app.include_router(statements_api.router(parts, statements_api.Door(db, settings.topic(STATED), voices)))
     Gauges(db, utc_now, metrics)
     return Running(app, {}, ready, close)
 

@@ -47,10 +47,9 @@ async def replay(settings: Settings, number: int, by: str, reason: str) -> str:
     """Play a rejected statement again now that its cause is mended; what came of it, in words.
 
     It goes the way of every statement, in its source's name, and passes every check; the row is handled once it is
-    sealed. If we stop before, play it again: it is recorded once. Needs the source's key, as the ledger's API does.
+    sealed. If we stop before, play it again: it is recorded once. Needs the source's key and its password to Kafka.
     """
     db = await Database.connect(settings.dsn("ledger"), "ledger", max_size=2)
-    producer = Producer(settings.kafka)
     try:
         row = await store.reject(db, number)
         if row is None:
@@ -59,9 +58,12 @@ async def replay(settings: Settings, number: int, by: str, reason: str) -> str:
             raise Refused(
                 "nothing-kept", "Its bytes were not kept: nobody proved to have said them, or they were too large."
             )
-        return await _replayed(settings, db, producer, row, by, reason)
+        producer = Producer(settings.kafka, settings.kafka_login(row["source"]))
+        try:
+            return await _replayed(settings, db, producer, row, by, reason)
+        finally:
+            await producer.stop()
     finally:
-        await producer.stop()
         await db.close()
 
 

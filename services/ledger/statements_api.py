@@ -94,20 +94,27 @@ class Together(Generic[Asked, Told]):
                         told.set_result(answer)
 
 
-class Door:
-    """Who states over HTTP (the newest key of each, with its id), and where to: the MAC is ours, the credential is
-    the caller's."""
+class Voice:
+    """A source that states over HTTP, as we speak for it: its newest key with the id, its own login to the brokers.
+    The MAC is ours, the credential was the caller's."""
 
-    def __init__(self, db: Database, producer: Producer, topic: str, keys: Mapping[str, tuple[str, bytes]]) -> None:
-        self._producer = producer
-        self.topic = topic
-        self.keys = keys
-        self.look = Together[store.Name, store.Verdict](partial(store.verdicts, db))
+    def __init__(self, key: tuple[str, bytes], producer: Producer) -> None:
+        self.key = key
+        self.producer = producer
         self.send = Together[Outgoing, None](self._send)
 
     async def _send(self, messages: Sequence[Outgoing]) -> Sequence[None]:
-        await self._producer.send_many(messages)
+        await self.producer.send_many(messages)
         return [None] * len(messages)
+
+
+class Door:
+    """Everybody who states over HTTP, by name, and where to."""
+
+    def __init__(self, db: Database, topic: str, voices: Mapping[str, Voice]) -> None:
+        self.topic = topic
+        self.voices = voices
+        self.look = Together[store.Name, store.Verdict](partial(store.verdicts, db))
 
 
 def uncounted(topic: str, origin: str, key: tuple[str, bytes], statement: Statement, raw: bytes) -> Outgoing:
@@ -184,7 +191,8 @@ def router(parts: Parts, door: Door) -> APIRouter:
         """State a fact: the body is one statement, and its bytes are what is hashed
         202: it is not sealed yet; keep your copy and send it again. Sending it again is always safe.
         `wait` is how many seconds the answer may take."""
-        if caller not in door.keys:
+        voice = door.voices.get(caller)
+        if voice is None:
             raise Refused(
                 "not-over-http", "The register does not name this caller as one that states over HTTP.", status=403
             )
@@ -195,7 +203,7 @@ def router(parts: Parts, door: Door) -> APIRouter:
         until, seen = monotonic() + wait, parts.sealed.changed
         found = before = await door.look(name)
         if not found.same:
-            await door.send(uncounted(door.topic, log.origin, door.keys[caller], statement, raw))
+            await voice.send(uncounted(door.topic, log.origin, voice.key, statement, raw))
         while (answer := _answer(found, before, statement)) is None:
             left = until - monotonic()
             if left <= 0:

@@ -251,6 +251,10 @@ def test_the_package_is_the_modules_our_own_services_run(wheel: Path) -> None:
     }
     assert shipped.keys() - same == own
     assert {"outbox/put.py", "outbox/relay.py", "outbox/outbox.sql", "events/types.py", "wire.py"} <= same
+    for text in shipped.values():
+        for module in re.findall(r"^\s*(?:from|import) consent_ledger_client\.([a-z_.]+)", text, re.MULTILINE):
+            path = module.replace(".", "/")
+            assert {f"{path}.py", f"{path}/__init__.py"} & shipped.keys(), module
     assert not any("import shared" in text or "from shared" in text for text in shipped.values())
 
 

@@ -37,8 +37,8 @@ async def open_door(world: World, *, kafka: str = "", over_http: bool = True) ->
     parts = api.Parts(db, world.secrets.keks(), db.listen("ledger_sealed"), utc_now)
     access = Access({"newsletter": ["secret"], "guest": ["secret"]}, {"newsletter": ["ledger.statements"]})
     app = create_app("ledger", access=access, metrics=Metrics("ledger"), ready=lambda: api.ready(parts))
-    keys = {"newsletter": world.secrets.own_source_key("newsletter")} if over_http else {}
-    door = statements_api.Door(db, producer, world.settings.topic(STATED), keys)
+    voice = statements_api.Voice(world.secrets.own_source_key("newsletter"), producer)
+    door = statements_api.Door(db, world.settings.topic(STATED), {"newsletter": voice} if over_http else {})
     app.include_router(statements_api.router(parts, door))
     try:
         async with httpx.AsyncClient(
