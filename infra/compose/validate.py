@@ -3,7 +3,7 @@
 The schema comes from the wheel pinned in requirements/compose.txt, unpacked beside the environment: its own program
 wants another version of a package than ours does, and of the wheel only this one file is used.
 
-    python -m infra.compose.validate SCHEMA FILE
+    python -m infra.compose.validate SCHEMA FILE     (the same for docs/asyncapi.json and AsyncAPI's schema)
 """
 
 from __future__ import annotations

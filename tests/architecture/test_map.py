@@ -19,7 +19,7 @@ from shared.register import load
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "services/README.md"]
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "services/README.md", ROOT / "client/README.md"]
 )
 FOLDERS = {"client", "services", "shared", "infra", "tests", "docs", "benchmarks", "requirements", ".ci"}
 QUOTED = re.compile(r"`([^`\n]+)`")
