@@ -58,25 +58,25 @@ def _replace(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def own(folder: Path) -> str:
-    """The owner of the files as `user:group`; if that would be root, they are given to an ordinary user."""
+def own(folder: Path) -> tuple[int, int]:
+    """User and group who own the files; if that would be root, they are given to an ordinary user."""
     if os.geteuid() != 0:
-        return f"{os.getuid()}:{os.getgid()}"
+        return os.getuid(), os.getgid()
     for path in (folder, *(path for part in PARTS for path in (folder / part, *(folder / part).rglob("*")))):
         os.chown(path, ORDINARY, ORDINARY)
-    return f"{ORDINARY}:{ORDINARY}"
+    return ORDINARY, ORDINARY
 
 
 def main() -> None:
     """Make them where the compose file looks for them."""
     named = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("CONSENT_LEDGER_FOLDER")
     folder = Path(named) if named else FOLDER
-    secrets, owner = create(folder), own(folder)
+    secrets, (user, group) = create(folder), own(folder)
     if folder == FOLDER:
         environment = CHECKOUT / ".env"
         if not environment.exists():
-            environment.write_text(f"CONSENT_LEDGER_USER={owner}\n", "ascii")
-    print(f"secrets are in {secrets}; containers run as CONSENT_LEDGER_USER={owner}")  # noqa: T201
+            environment.write_text(f"CONSENT_LEDGER_UID={user}\nCONSENT_LEDGER_GID={group}\n", "ascii")
+    print(f"secrets are in {secrets}; containers run as CONSENT_LEDGER_UID={user} CONSENT_LEDGER_GID={group}")  # noqa: T201
 
 
 if __name__ == "__main__":

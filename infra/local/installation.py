@@ -101,6 +101,10 @@ class Installation:
     def secrets(self) -> Secrets:
         return Secrets(self.folder / "secrets")
 
+    def url(self, path: str) -> str:
+        """Where this path of any service answers: here all have one address."""
+        return self.base_url + path
+
     def _identity(self) -> str:
         """Eight hex digits that name this installation's logs for ever."""
         path = self.folder / "installation.json"
