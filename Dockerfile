@@ -3,6 +3,7 @@
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
+WORKDIR /build
 COPY requirements/base.txt requirements/sdist.txt requirements/
 # The environment gets no pip: what installs stays in this stage. dkimpy has no wheel; setuptools, from the first list,
 # builds it.
@@ -24,6 +25,8 @@ RUN printf '#!/venv/bin/python3\nfrom services.cli import main\nraise SystemExit
 FROM ${BASE} AS runtime
 COPY --from=build /venv /venv
 COPY --from=build /app /app
+# Where secrets are is none.
+# hadolint ignore=DL3064
 ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/app \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -41,6 +44,7 @@ CMD ["consent-ledger", "--help"]
 
 # The demo's mail server, which takes every mail and shows it. No part of an installation.
 FROM build AS inbox-build
+WORKDIR /build
 COPY requirements/inbox.txt requirements/
 RUN /tools/bin/pip --python /venv/bin/python3 install --no-cache-dir --disable-pip-version-check \
       --require-hashes --no-deps --only-binary :all: -r requirements/inbox.txt

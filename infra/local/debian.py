@@ -22,15 +22,14 @@ KEYS: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 @dataclass(frozen=True)
 class Program:
-    """A file in a package of one version."""
+    """A file in a package."""
 
     package: str
-    version: str
     path: str
 
 
-COMPOSE: Final = Program("docker-compose", "2.26.1-4", "usr/libexec/docker/cli-plugins/docker-compose")
-KUSTOMIZE: Final = Program("kustomize", "5.6.0+ds-1", "usr/bin/kustomize")
+COMPOSE: Final = Program("docker-compose", "usr/libexec/docker/cli-plugins/docker-compose")
+KUSTOMIZE: Final = Program("kustomize", "usr/bin/kustomize")
 
 
 class Missing(RuntimeError):
@@ -40,7 +39,7 @@ class Missing(RuntimeError):
 def program(wanted: Program) -> Path:
     """Its file in the user's cache."""
     cache = downloads.cache_folder(os.environ, CHECKOUT) / "debian"
-    home = cache / f"{wanted.package}-{wanted.version}"
+    home = cache / f"{wanted.package}-{SUITE}"
     file = home / wanted.path
     if not file.exists():
         if shutil.which("apt-get") is None or not KEYS.exists():

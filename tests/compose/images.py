@@ -52,7 +52,7 @@ def root() -> Path:
 
 def stand_ins(engine: Engine) -> None:
     """The images we build on, made of what the other tests run."""
-    engine.docker("import", str(root()), "stand-in-root")
+    engine.docker("import", str(root()), "stand-in-root:local")
     with tempfile.TemporaryDirectory() as name:
         context = Path(name)
         for file in HERE.iterdir():

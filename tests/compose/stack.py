@@ -80,7 +80,9 @@ class Stack:
 
     def compose(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`docker compose …` on our file."""
+        files = (CHECKOUT / "docker-compose.yml", Path(__file__).with_name("story.yaml"))
         file = ["docker", "compose", "-p", PROJECT, "--project-directory", str(CHECKOUT), "--profile", "demo"]
+        file += [word for one in files for word in ("-f", str(one))]
         return self.engine.run(*file, *arguments, check=check, environment=self.environment)
 
     def up(self) -> None:
