@@ -15,6 +15,7 @@ import uvloop
 
 from benchmarks import (
     footprint,
+    growth,
     latency,
     machine,
     permits,
@@ -30,7 +31,7 @@ from infra.local.installation import Installation
 from infra.local.processes import InUse, NotStarted
 
 PARTS: Final = ("throughput", "latency", "withdrawal")
-COMPARISONS: Final = ("subscriptions", "permits", "shards", "rebuild", "footprint")
+COMPARISONS: Final = ("subscriptions", "permits", "shards", "rebuild", "footprint", "growth")
 START_SECONDS: Final = 120
 SLOWEST: Final = 250
 """Records a second: a run that is slower than this is ended."""
@@ -75,6 +76,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=_positive, default=3, help="of subscriptions, ours and theirs in turn")
     parser.add_argument("--block", type=_positive, default=6, help="seconds of each block (%(default)s)")
     parser.add_argument("--leaves", type=_positive, default=100_000, help="of the log for rebuild (%(default)s)")
+    parser.add_argument("--rows", type=_positive, default=1_000_000, help="of each table for growth (%(default)s)")
     parser.add_argument("--json", action="store_true", help="lines of JSON instead of Markdown")
     chosen = parser.parse_args(arguments)
     if unknown := set(chosen.parts) - {*PARTS, *COMPARISONS}:
@@ -107,6 +109,7 @@ def runs(chosen: argparse.Namespace) -> list[Run]:
     two = partial(shards.measure, count=records // 2, limit=limit)
     again = partial(rebuild.measure, leaves=chosen.leaves, seconds=chosen.seconds)
     held = partial(footprint.measure, seconds=chosen.seconds)
+    growing = partial(growth.measure, rows=chosen.rows)
     in_turn = 3 * (chosen.rounds + 1)
     all_runs = [
         Run("throughput", "throughput, append and seal running", serving=False, limit=2 * limit, measure=bare),
@@ -118,6 +121,7 @@ def runs(chosen: argparse.Namespace) -> list[Run]:
         Run("shards", "two shards beside one", False, 4 * limit, two, {"shards": str(len(shards.SHARDS))}),
         Run("rebuild", "a follower is rebuilt", False, START_SECONDS + chosen.leaves / 20, again),
         Run("footprint", "memory and start", False, START_SECONDS + 10 * chosen.seconds, held),
+        Run("growth", "many rows beside few", False, START_SECONDS + 240 + chosen.rows / 400, growing),
     ]
     return [run for run in all_runs if run.part in chosen.parts]
 

@@ -6,17 +6,28 @@ as facts: they stand beside what is measured.
 
 from __future__ import annotations
 
+import hashlib
+import uuid
 from typing import Any, Final
 
 import asyncpg
 
-_SUBJECT: Final = "'0.' || md5('subject' || i)::uuid"
+# A UUID in version 7 layout, as subject ids are.
+_SUBJECT: Final = "'0.' || overlay(overlay(md5('subject' || i) placing '7' from 13) placing '8' from 17)::uuid"
+
+
+def subject(number: int) -> str:
+    """The id that row `number` has."""
+    digest = hashlib.md5(f"subject{number}".encode(), usedforsecurity=False).hexdigest()
+    return f"0.{uuid.UUID(f'{digest[:12]}7{digest[13:16]}8{digest[17:]}')}"
+
 
 # Oldest first, a second apart. One request in fifty is still open, one expired, the others were confirmed.
 _ROWS: Final = {
     "newsletter.request": """
-        select md5('request' || i)::uuid, md5('form' || i), {subject}, 'de', repeat('0', 64), repeat('t', 1200), true,
-               sha256(('token' || i)::bytea), case i % 50 when 0 then 'open' when 1 then 'expired' else 'confirmed' end,
+        select md5('request' || i)::uuid, md5('form' || i), {subject}, 'de', repeat('0', 64),
+               'h.' || repeat('t', 1200) || '.s', true, sha256(('token' || i)::bytea),
+               case i % 50 when 0 then 'open' when 1 then 'expired' else 'confirmed' end,
                now() - ({last} - i) * interval '1 s', now() + interval '1 h' + i * interval '1 ms',
                now() + interval '14 d' + i * interval '1 ms', case i % 50 when 0 then null else now() end
     """,
@@ -38,7 +49,8 @@ _ROWS: Final = {
     """,
     "subjects.subject": "select {subject}, 'controller'",
     "subjects.subject_key": """
-        select {subject}, use, 1, decode(repeat(md5('k' || i), 4), 'hex') from unnest(array['content', 'evidence']) use
+        select {subject}, use, 1, decode(repeat(md5('k' || i), 4), 'hex')
+        from {numbers} cross join unnest(array['content', 'evidence']) use
     """,
     "subjects.identifier": "select 1, sha256(('address' || i)::bytea), {subject}",
     "subjects.contact_point": "select {subject}, decode(repeat(md5('c' || i), 6), 'hex')",
@@ -112,9 +124,8 @@ async def fill(superuser: asyncpg.Connection[Any], tables: list[str], first: int
     await superuser.execute("set session_replication_role = replica")
     for table in tables:
         rows = TABLES[table].replace("{subject}", _SUBJECT).replace("{last}", str(last))
-        head, source, tail = rows.partition(" from ")
         numbers = f"generate_series({first}::bigint, {last}::bigint) i"
-        inserted = f"{head} from {numbers} cross join {tail}" if source else f"{rows} from {numbers}"
+        inserted = rows.replace("{numbers}", numbers) if "{numbers}" in rows else f"{rows} from {numbers}"
         overriding = "overriding system value " if table in {"ledger.rejected", "ledger.incident"} else ""
         await superuser.execute(f"insert into {table} {overriding}{inserted} on conflict do nothing")
         await superuser.execute(f"analyze {table}")
