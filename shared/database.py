@@ -43,6 +43,7 @@ _TRY_AGAIN: Final = (
 _CONFUSED: Final = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 _LOCK_IDLE_SECONDS: Final = 10
 _RECONNECT_SECONDS: Final = 0.5
+_SILENCE: Final = 3.0
 
 
 def unavailable() -> Unavailable:
@@ -201,25 +202,33 @@ class Database:
         """Commits at the end of the block, rolls back if it raises.
 
         PostgreSQL itself ends it after `timeout`, whatever happens to us. The marks of the relay
-        (shared/outbox/relay.py) rest on two seconds; longer ones cannot write to an outbox.
+        (shared/outbox/relay.py) rest on two seconds; longer ones cannot write to an outbox. A server that says
+        nothing at all is not waited for much longer than that: Unavailable, and whether it took effect is not known.
         """
         if not _DURATION.match(timeout) or isolation not in {"", "repeatable read", "serializable"}:
             raise ValueError("not a duration or isolation level")
         level = f" isolation level {isolation}" if isolation else ""
         async with self._connection() as connection:
-            async with _mapped(connection):
-                # One round trip; transaction_timeout counts from here.
-                await connection.execute(f"begin{level}; set local transaction_timeout = '{timeout}'")
+            limit = asyncio.timeout(_seconds(timeout) + _SILENCE)
             try:
-                yield Transaction(connection)
-            except BaseException:
-                with suppress(*_TRY_AGAIN, *_CONFUSED):
-                    await connection.execute("rollback")
-                raise
-            async with _mapped(connection):
-                if await connection.execute("commit") != "COMMIT":
-                    # A statement failed and its error was swallowed inside the block: PostgreSQL answers ROLLBACK.
-                    raise RuntimeError("the transaction had failed and was rolled back")
+                async with limit:
+                    async with _mapped(connection):
+                        # One round trip; transaction_timeout counts from here.
+                        await connection.execute(f"begin{level}; set local transaction_timeout = '{timeout}'")
+                    try:
+                        yield Transaction(connection)
+                    except BaseException:
+                        await _roll_back(connection)
+                        raise
+                    async with _mapped(connection):
+                        if await connection.execute("commit") != "COMMIT":
+                            # A statement failed and its error was swallowed inside the block.
+                            raise RuntimeError("the transaction had failed and was rolled back")
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                _give_up(connection)
+                raise unavailable() from None
 
     @asynccontextmanager
     async def lock(self, name: str) -> AsyncIterator[Lock]:
@@ -309,6 +318,24 @@ class Database:
                     wait.cancel()
             if not ended.is_set() and not self._registered.is_set():
                 await connection.execute("select 1", timeout=5)
+
+
+def _seconds(duration: str) -> float:
+    return float(duration[:-2]) / 1000 if duration.endswith("ms") else float(duration[:-1])
+
+
+async def _roll_back(connection: PoolConnectionProxy[Row]) -> None:
+    try:
+        async with asyncio.timeout(_SILENCE):
+            await connection.execute("rollback")
+    except (*_TRY_AGAIN, *_CONFUSED):
+        _give_up(connection)
+
+
+def _give_up(connection: PoolConnectionProxy[Row]) -> None:
+    """asyncpg would wait for a server that says nothing before it said anything itself."""
+    with suppress(*_CONFUSED):
+        connection.terminate()
 
 
 async def _reset(connection: asyncpg.Connection[Row]) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
+from infra.local.kafka import free_ports
 from shared.database import Database
 from shared.errors import Unavailable
+from tests.faults.proxy import Ways
 from tests.integration.shared.test_outbox import until
 from tests.parts import PostgresPart
 
@@ -121,6 +127,34 @@ async def test_a_server_that_stops_and_comes_back_is_waited_for(db: Database, po
     await until(works)
     # Whoever waits is woken when the connection is back: what was said in between is lost.
     assert await heard.wait(20)
+
+
+@pytest.mark.parametrize("silent_from", ["a statement", "the commit"])
+async def test_a_server_that_says_nothing_is_not_waited_for_much_longer_than_a_transaction_lives(
+    probe_dsn: str, postgres: PostgresPart, silent_from: str
+) -> None:
+    local = postgres.host.startswith("/")
+    there = Path(postgres.host) / ".s.PGSQL.5432" if local else (postgres.host, postgres.port or 5432)
+    with tempfile.TemporaryDirectory() as folder, Ways() as ways:
+        here = Path(folder) / ".s.PGSQL.5432" if local else ("127.0.0.1", free_ports(1)[0])
+        way = ways.open("test.postgresql", here, lambda: there)
+        through = replace(postgres, host=folder) if local else replace(postgres, host="127.0.0.1", port=here[1])  # type: ignore[index]
+        db = await Database.connect(through.dsn("probe", urlsplit(probe_dsn).path.strip("/")), "probe")
+        began = asyncio.get_running_loop().time()
+
+        async def work() -> None:
+            async with db.transaction() as tx:
+                if silent_from == "a statement":
+                    way.hang()
+                await tx.execute("insert into thing values (1, 'perhaps')")
+                way.hang()
+
+        with pytest.raises(Unavailable):
+            await work()
+        assert asyncio.get_running_loop().time() - began < 15
+        way.heal()
+        assert await until(lambda: db.fetchval("select true"))
+        await db.close()
 
 
 async def test_who_listens_is_woken_by_a_commit_and_not_by_a_rollback(db: Database, probe_dsn: str) -> None:
