@@ -90,30 +90,30 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
-@pytest.fixture(scope="module")
-def room(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> CleanRoom:
-    """Return the wheel installed where nothing else of ours is."""
-    site = tmp_path_factory.mktemp("site")
+def furnished(wheel: Path, site: Path, extra: str = "") -> CleanRoom:
+    """Unpack the wheel there, beside what it declares to need (with an extra), and nothing else."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
         (metadata,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
         lines = archive.read(metadata).decode().splitlines()
-    needed = [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
-    for line in needed:
-        if "extra ==" in line:
+    for line in lines:
+        needed = line.removeprefix("Requires-Dist: ")
+        if needed == line or ("extra ==" in line and f"extra == '{extra}'" not in line):
             continue
-        match = DEPENDENCY.match(line)
+        match = DEPENDENCY.match(needed)
         assert match is not None
         for name in declared(match[0]):
             for file in importlib.metadata.distribution(name).files or []:
-                top = site / file.parts[0]
+                top, place = site / file.parts[0], Path(str(file.locate()))
                 if file.parts[0] not in {"..", "__pycache__"} and not top.exists():
-                    top.symlink_to(
-                        Path(str(file.locate())).parents[len(file.parts) - 2]
-                        if len(file.parts) > 1
-                        else Path(str(file.locate()))
-                    )
+                    top.symlink_to([place, *place.parents][len(file.parts) - 1])
     return CleanRoom(site)
+
+
+@pytest.fixture(scope="module")
+def room(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> CleanRoom:
+    """Return the wheel installed where nothing else of ours is."""
+    return furnished(wheel, tmp_path_factory.mktemp("site"))
 
 
 @dataclass(frozen=True)
@@ -228,6 +228,14 @@ def test_the_package_needs_what_it_declares_and_nothing_else(room: CleanRoom) ->
     loaded = room.run("import sys, consent_ledger_client; print(*{name.split('.')[0] for name in sys.modules})").split()
     assert {"asyncpg", "aiohttp", "pydantic"} <= set(loaded)
     assert not {"shared", "services", "structlog", "fastapi", "aiokafka", "prometheus_client"} & set(loaded)
+
+
+def test_with_kafka_it_has_the_relay_of_our_own_services(wheel: Path, tmp_path: Path) -> None:
+    told = furnished(wheel, tmp_path, "kafka").run(
+        "from consent_ledger_client.outbox.relay import Relay; from consent_ledger_client.kafka import Producer;"
+        "print(Relay.__module__, Producer('127.0.0.1:1') is not None)"
+    )
+    assert told.split() == ["consent_ledger_client.outbox.relay", "True"]
 
 
 def test_the_package_is_the_modules_our_own_services_run(wheel: Path) -> None:
