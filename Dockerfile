@@ -38,7 +38,7 @@ ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin \
 WORKDIR /app
 USER 10001:10001
 EXPOSE 8080
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=6 \
+HEALTHCHECK --interval=10s --timeout=10s --start-period=120s --retries=6 \
   CMD ["python3", "-IS", "/app/infra/compose/healthy.py"]
 CMD ["consent-ledger", "--help"]
 

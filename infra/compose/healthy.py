@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 PORT = 8080
-SECONDS = 4.0
+SECONDS = 8.0
 
 
 def paths(command: bytes) -> list[str]:
