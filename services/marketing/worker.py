@@ -37,9 +37,10 @@ SESSION_SECONDS: Final = 6.0
 """After a kill the group waits this long for the dead member; brokers accept no less (group.min.session.timeout.ms)."""
 SILENCE_SECONDS: Final = 10.0
 """A heartbeat comes every second: silence means that the publisher, or Faust's consumer, is stuck."""
-STUCK_SECONDS: Final = 30.0
-"""So long it may be in trouble while the publisher is heard by others; longer than a rebalance after a kill takes."""
 WATCH_SECONDS: Final = 5.0
+STUCK_LOOKS: Final = 5
+"""So often in a row it may be in trouble while others hear the publisher: for longer than a rebalance after a kill.
+Looks, not seconds: who was stopped for long is given time, too."""
 SHOW_PAUSE_SECONDS: Final = 0.2
 STOP_SECONDS: Final = 10.0
 
@@ -160,14 +161,12 @@ class Audience:
 
     async def _watch(self) -> None:
         """Faust may be left without its partitions for good, say by a broker that was made anew under it."""
-        loop = asyncio.get_running_loop()
-        well_at = loop.time()
+        looks = 0
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             trouble = self._trouble()
-            if trouble is None or not await self._is_published():
-                well_at = loop.time()
-            elif loop.time() - well_at > STUCK_SECONDS:
+            looks = looks + 1 if trouble is not None and await self._is_published() else 0
+            if looks > STUCK_LOOKS:
                 log.error("stuck", why=trouble)
                 self._fail(Stuck(trouble))
 
