@@ -31,7 +31,7 @@ from shared.settings import Settings
 from shared.web import combine, create_app, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 ROLES: Final = {
     "newsletter": ("services.newsletter.main", "open"),
@@ -84,11 +84,16 @@ async def serve(roles: Sequence[str], settings: Settings, name: str) -> int:
     try:
         return await run(tasks)
     finally:
-        for one in reversed(running.values()):
-            try:
-                await one.close()
-            except Exception as error:  # noqa: BLE001 - the others are closed all the same
-                log.warning("not-closed", exception=type(error).__name__)
+        await close_all(running)
+
+
+async def close_all(running: Mapping[str, Running]) -> None:
+    """Close what was opened, last first. What one of them cannot close says so, and keeps no other open."""
+    for role, one in reversed(list(running.items())):
+        try:
+            await one.close()
+        except Exception as error:  # noqa: BLE001
+            log.warning("not-closed", role=role, exception=type(error).__name__)
 
 
 def supervise() -> int:

@@ -16,3 +16,5 @@ def test_the_story_is_told_to_its_end(installation: Installation) -> None:
     assert story.play(installation, story.Screen(out)), out.getvalue()
     assert out.getvalue().count("✓") > 20
     assert "✗" not in out.getvalue()
+    # What it leaves behind holds an address and links that still work.
+    assert (installation.folder / "evidence").stat().st_mode & 0o077 == 0

@@ -96,7 +96,7 @@ def test_a_damaged_secret_stops_the_process_and_is_not_quoted(directory: Path, c
 def test_a_missing_secret_is_named(tmp_path: Path) -> None:
     secrets = Secrets(tmp_path)
     for ask in (secrets.publisher_key, secrets.keks, secrets.peppers, secrets.notice_key, secrets.dkim):
-        with pytest.raises(Corrupt):
+        with pytest.raises(Corrupt, match=rf"{tmp_path} \(CONSENT_LEDGER_SECRETS_DIR\)"):
             ask()
     for ask_by_name in (secrets.own_source_key, secrets.credential):
         with pytest.raises(Corrupt, match="newsletter"):
