@@ -107,8 +107,7 @@ def doubted(world: World, service: str) -> int:
 
 @pytest.mark.usefixtures("handled")
 def test_what_an_outsider_states_is_a_row_with_its_reason_and_stops_nobody(world: World) -> None:
-    person = world.person()
-    person.subscribe()
+    world.person().sign_up()
     raw, headers = heard(world, STATED, b"statement")
     assert raw is not None
     given = dict(headers)
@@ -154,7 +153,7 @@ def test_what_an_outsider_states_is_a_row_with_its_reason_and_stops_nobody(world
 @pytest.mark.usefixtures("handled")
 def test_what_a_source_may_not_say_is_a_row_with_its_reason_and_a_repetition_is_none(world: World) -> None:
     person = world.person()
-    confirmation, _ = person.subscribe()
+    confirmation = person.sign_up()
     subject = person.subject(confirmation)
     person.quiet(subject)
     raw, headers = heard(world, STATED, b"statement")
@@ -194,7 +193,7 @@ def test_what_a_source_may_not_say_is_a_row_with_its_reason_and_a_repetition_is_
 
 def test_what_is_not_the_publisher_s_word_is_followed_by_nobody(world: World) -> None:
     person = world.person()
-    confirmation, _ = person.subscribe()
+    confirmation, welcome = person.subscribe()
     leaf, leaf_headers = heard(world, RECORDED, b"leaf")
     beat, beat_headers = heard(world, RECORDED, b"heartbeat")
     assert leaf is not None
@@ -236,6 +235,7 @@ def test_what_is_not_the_publisher_s_word_is_followed_by_nobody(world: World) ->
         ],
     )
     granted(world, person.subject(confirmation))
+    assert stopped(person.one_click(welcome.way_out))
     still_works(world)
     for service in ("marketing", "subjects"):
         assert doubted(world, service) - before[service] >= LEFT_OUT

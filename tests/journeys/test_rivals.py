@@ -82,7 +82,8 @@ def test_every_link_in_every_kind_of_mail_does_what_it_says_and_does_it_once(wor
             until("the receipt", lambda receipt=receipt: Browser("de").get(receipt).status == 200)  # type: ignore[misc]
         confirm = [link for link, path in paths.items() if path.startswith("/newsletter/confirm/")]
         ways_out = [link for link, path in paths.items() if path.startswith("/newsletter/unsubscribe/")]
-        assert ways_out == [mail.way_out]
+        # In the header for mail programs, and in the text, where it opens in the mail's language.
+        assert {link.partition("?")[0] for link in ways_out} == {mail.way_out}
         for link in confirm:
             token = link.rsplit("/", 1)[1]
             before = Browser("de").get(link).status
@@ -140,7 +141,8 @@ def counted(world: World) -> dict[str, str]:
     """How many rows each table of ours has, and how long the log is."""
     tables = world.sql(
         "select schemaname || '.' || relname from pg_stat_user_tables"
-        " where schemaname in ('newsletter', 'subjects', 'ledger', 'marketing') order by 1"
+        " where schemaname in ('newsletter', 'subjects', 'ledger', 'marketing')"
+        " and relname <> 'progress' order by 1"  # the appender clears that one by itself
     ).split()
     counts = " union all ".join(f"select '{table}=' || count(*) from {table}" for table in tables)
     return dict(line.split("=") for line in world.sql(counts).split())
@@ -230,7 +232,9 @@ def test_no_get_and_no_head_of_any_address_changes_anything(world: World) -> Non
     fine = {200, 410}  # the link of a sign-up that was answered is gone
     for path in paths:
         for method in ("GET", "HEAD"):
-            assert asked(world, method, path) in fine, (method, path)
+            # A machine under load may say that it is not ready; that changes nothing either.
+            expected = fine | {503} if path.endswith("/health/ready") else fine
+            assert asked(world, method, path) in expected, (method, path)
             if path.startswith("/newsletter/"):
                 assert asked(world, method, f"{path}?confirm=true&List-Unsubscribe=One-Click") in fine, path
     person.quiet(subject)
