@@ -83,9 +83,10 @@ def test_every_link_in_every_kind_of_mail_does_what_it_says_and_does_it_once(wor
         confirm = [link for link, path in paths.items() if path.startswith("/newsletter/confirm/")]
         ways_out = [link for link, path in paths.items() if path.startswith("/newsletter/unsubscribe/")]
         # In the header for mail programs, and in the text, where it opens in the mail's language.
+        assert mail.way_out in ways_out
         assert {link.partition("?")[0] for link in ways_out} == {mail.way_out}
         for link in confirm:
-            token = link.rsplit("/", 1)[1]
+            token = link.rsplit("/", 1)[1].partition("?")[0]
             before = Browser("de").get(link).status
             assert Browser("de").post(link, []).status == before
             again = [Browser("de").post(link, []) for _ in range(2)]
@@ -93,9 +94,10 @@ def test_every_link_in_every_kind_of_mail_does_what_it_says_and_does_it_once(wor
             assert not any(token in link for other in mails if other is not mail for link in all_links(other))
         opened = open_token(keys, mail.way_out.rsplit("/", 1)[1])
         known = {entry.id for entry in withdrawals(world, opened.subject)}
-        answers = [provider.post(mail.way_out, [("List-Unsubscribe", "One-Click")], origin=False) for _ in range(2)]
-        assert all(stopped(answer) for answer in answers), mail.message["Subject"]
-        assert answers[0].body == answers[1].body
+        # Once by the header, as providers do, then by each link that stands in the mail.
+        for link in (mail.way_out, *ways_out):
+            answer = provider.post(link, [("List-Unsubscribe", "One-Click")], origin=False)
+            assert stopped(answer), (mail.message["Subject"], link)
         stated = [entry for entry in withdrawals(world, opened.subject) if opened.message_id in entry.data["follows"]]
         assert {entry.key for entry in stated} == {"/".join(purpose) for purpose in opened.purposes}
         assert len(stated) == len(opened.purposes)
