@@ -172,7 +172,7 @@ class Day:
     def took(self, what: str, since: float) -> None:
         self.times[what] = round(time.monotonic() - since, 1)
 
-    def refuses(self, *reasons: str, within: float = 12) -> None:
+    def refuses(self, *reasons: str, within: float = 30) -> None:
         """Permits are refused, for one of these reasons, and from now on until something is mended."""
 
         def refused() -> bool:
@@ -182,12 +182,12 @@ class Day:
         self.took("until permits are refused", self.broken_at)
         self._refused_at = time.monotonic()
 
-    def shows(self, service: str, what: str, within: float = 30) -> None:
+    def shows(self, service: str, what: str, within: float = 60) -> None:
         """An operator sees it: readiness names it."""
         until(f"{what} at {service}", lambda: what in self.watch.ready.get(service, ""), within)
         self.took(f"until {service} says so", self.broken_at)
 
-    def logs(self, process: str, event: str, within: float = 30) -> None:
+    def logs(self, process: str, event: str, within: float = 60) -> None:
         """The log of a process says so, since this day began."""
         until(f"{event} in the log of {process}", lambda: self._logged(process, event), within)
 
@@ -203,10 +203,10 @@ class Day:
 
     def confirm_without_welcome(self, people: list[Person]) -> None:
         """They sign up, get their mail and confirm while something is broken."""
-        until("their confirmations", lambda: all(one.confirmed for one in people), 30)
+        until("their confirmations", lambda: all(one.confirmed for one in people), 90)
         assert not any(self.crowd.mails.to(one.address, "welcome") for one in people)
 
-    def granted(self, within: float = 60) -> None:
+    def granted(self, within: float = 120) -> None:
         """Permits are granted again, and everybody is ready."""
         asked = len(self.watch.permits)
         since = time.monotonic()
@@ -218,7 +218,7 @@ class Day:
         if self.mended_at:
             self.took("until permits are granted again", self.mended_at)
 
-    def recovers(self, within: float = 60) -> None:
+    def recovers(self, within: float = 120) -> None:
         """All that was accepted is sealed, permits are granted again, and every part says that it is ready."""
         refused = [one for one in self.watch.permits if self._refused_at <= one.asked_at < self.mended_at]
         assert all(one.answer != "granted" for one in refused)
@@ -232,13 +232,13 @@ class Day:
         self.world.issue_is_out(name)
         self.took("until an issue is out", self.mended_at)
 
-    def all_sealed(self, within: float = 60) -> None:
+    def all_sealed(self, within: float = 120) -> None:
         open_rows = "select (select count(*) from newsletter.outbox where sealed_at is null)"
         open_rows += " + (select count(*) from marketing.outbox where sealed_at is null)"
         until("the end of what waited", lambda: self.world.sql(open_rows) == "0", within)
         self.took("until all that was accepted is sealed", self.mended_at)
 
-    def ready_again(self, within: float = 60) -> None:
+    def ready_again(self, within: float = 120) -> None:
         """Every part says that it is ready, asked after the mending."""
         mended = time.monotonic()
         until("a look", lambda: self.watch.looked_at > mended, within)

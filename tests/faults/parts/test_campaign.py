@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.faults.running.mail_server import MailServer
     from tests.journeys.people import World
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(400)
 
 STATES = {
     # where it is held up: what is then true of each mail; whether it is sent in the end, and how often it may come

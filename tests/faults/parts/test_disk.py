@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.faults.running.crowd import Crowd
     from tests.journeys.people import World
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(400)
 
 SIZE = 96 * 1024 * 1024
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.faults.parts.day import Day
     from tests.faults.running.crowd import Crowd
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(400)
 
 
 def test_kafka_killed_while_people_come_and_go(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.faults.running.mail_server import MailServer
     from tests.journeys.people import World
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.mark.parametrize("how", ["down", "accepting and then hanging up", "saying not now"])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.faults.proxy import Way
     from tests.faults.running.crowd import Crowd
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(400)
 
 
 def test_postgresql_down_while_people_come_and_go(

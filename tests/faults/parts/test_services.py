@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.faults.running.crowd import Crowd
     from tests.journeys.people import World
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = pytest.mark.timeout(400)
 
 
 def test_subjects_down(installation: Breakable, world: World, crowd: Crowd, day: Callable[[str], Day]) -> None:
