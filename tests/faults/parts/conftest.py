@@ -59,9 +59,11 @@ def watch(installation: Breakable, world: World, crowd: Crowd) -> Iterator[Watch
 
 @pytest.fixture
 def day(installation: Breakable, world: World, crowd: Crowd, watch: Watch) -> Iterator[Callable[[str], Day]]:
-    """Yield what begins a bad day; whatever happened, every way is whole again and every process runs afterwards."""
+    """Yield what begins a bad day; whatever happened, afterwards everything runs again."""
     with healed(installation):
         yield lambda name: Day(name, installation, world, crowd, watch)
+    installation.postgres.start()
+    installation.kafka.start()
     for name in PROCESSES:
         if not installation.processes[name].running:
             installation.serve([name])

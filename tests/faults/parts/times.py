@@ -18,7 +18,7 @@ def main() -> None:
     measured = json.loads(TIMES.read_text("utf-8"))
     at = datetime.fromtimestamp(TIMES.stat().st_mtime, UTC)
     rows = [
-        f"One run of `make test-faults`, {at:%Y-%m-%d %H:%M} UTC; seconds.",
+        f"`make test-faults`, {at:%Y-%m-%d %H:%M} UTC; seconds.",
         "",
         "| fault | measured |",
         "|---|---|",
