@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue, StringConstraints
 from typing_extensions import TypedDict
 
 from services.subjects import domain, handlers
-from services.subjects.handlers import Ciphertext, Parts, Plaintext, Suppressed
+from services.subjects.handlers import Ciphertext, Parts, Plaintext, Sealed, Suppressed
 from shared.access import needs
 from shared.contact_points import parse_email
 from shared.errors import Refused
@@ -56,6 +56,20 @@ class SealRequest(Strict):
     identifier: Identifier | None = None
     subject: Subject | None = None
     items: Annotated[list[ItemToSeal], Field(max_length=32)]
+
+
+class AskToSeal(Strict):
+    """For whom and what: a contact point each."""
+
+    identifier: Identifier
+    items: Annotated[list[ItemToSeal], Field(min_length=1, max_length=32)]
+
+
+class SealRequests(Strict):
+    """Many at once."""
+
+    controller: Name
+    asks: Annotated[list[AskToSeal], Field(min_length=1, max_length=100)]
 
 
 class ItemToOpen(Strict):
@@ -108,6 +122,12 @@ class SealAnswer(TypedDict):
 
     subject: Subject
     items: list[SealedItem]
+
+
+class SealAnswers(TypedDict):
+    """One for each; null where it is refused, and asked for alone it says why."""
+
+    answers: list[SealAnswer | None]
 
 
 class Contact(TypedDict):
@@ -179,6 +199,23 @@ def router(parts: Parts, metrics: Metrics) -> APIRouter:
     opened_subjects = metrics.counter("opened", "Contact points opened", ("scope", "outcome"))
     disclosed_keys = metrics.counter("disclosed", "Compartment keys disclosed", ("scope",))
 
+    def answer(sealed: tuple[str, list[Sealed]]) -> SealAnswer:
+        subject, items = sealed
+        for item in items:
+            sealed_items.labels(item.compartment.split("/", 1)[0]).inc()
+        return {
+            "subject": subject,
+            "items": [
+                {
+                    "statement": item.statement,
+                    "compartment": item.compartment,
+                    "ciphertext": encode(item.ciphertext),
+                    "key_hash": item.key_hash.hex(),
+                }
+                for item in items
+            ],
+        }
+
     @routes.post("/seal", dependencies=[Depends(needs("subjects.seal"))], max_body_size=_SEAL_BODY)
     @door(
         takes={JSON: SealRequest},
@@ -196,23 +233,19 @@ def router(parts: Parts, metrics: Metrics) -> APIRouter:
             raise Refused("invalid-body", "Name either an identifier or a subject.")
         whom = parse_email(body.identifier.value) if body.identifier is not None else str(body.subject)
         plaintexts = [_plaintext(item) for item in body.items]
-        subject, sealed = await handlers.seal(parts, body.controller, whom, plaintexts)
-        for item in sealed:
-            sealed_items.labels(item.compartment.split("/", 1)[0]).inc()
-        return JSONResponse(
-            {
-                "subject": subject,
-                "items": [
-                    {
-                        "statement": item.statement,
-                        "compartment": item.compartment,
-                        "ciphertext": encode(item.ciphertext),
-                        "key_hash": item.key_hash.hex(),
-                    }
-                    for item in sealed
-                ],
-            }
-        )
+        return JSONResponse(answer(await handlers.seal(parts, body.controller, whom, plaintexts)))
+
+    @routes.post("/seal/several", dependencies=[Depends(needs("subjects.seal"))], max_body_size=_SEAL_BODY)
+    @door(
+        takes={JSON: SealRequests},
+        answers={200: json("An answer for each, in their order.", SealAnswers)},
+    )
+    async def seal_several(request: Request) -> Response:
+        """As `seal`, for several people at once. Idempotent."""
+        body = await json_body(request, SealRequests)
+        asks = [(parse_email(ask.identifier.value), [_plaintext(item) for item in ask.items]) for ask in body.asks]
+        sealed = await handlers.seal_several(parts, body.controller, asks)
+        return JSONResponse({"answers": [None if one is None else answer(one) for one in sealed]})
 
     @routes.post("/open", dependencies=[Depends(needs("subjects.open"))], max_body_size=_OPEN_BODY)
     @door(

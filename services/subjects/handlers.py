@@ -129,31 +129,83 @@ async def seal(
     nonce and plaintext MAC, is inserted once and never changed. Encryption happens after that row is committed, with
     the nonce it holds, and only if the MAC shows the same plaintext; whoever dies before has shown nobody anything.
     """
-    wanted = {(item.statement, item.compartment): item for item in items}
-    if len(wanted) < len(items):
-        raise Refused("duplicate-item", "Each compartment of a statement can be sealed once.")
     for _ in range(_ATTEMPTS):
         try:
             async with parts.db.transaction() as tx:
                 known = await _resolve(parts, tx, controller, whom)
-                keys = _open_keys(parts, known)
-                macs = {
-                    item: domain.plaintext_mac(keys[domain.use_of(item[1])], item[1], item[0], plain.content)
-                    for item, plain in wanted.items()
-                }
-                new = {item: (parts.random(domain.NONCE_BYTES), mac) for item, mac in macs.items()}
-                stored = await store.keep_compartments(tx, known.subject, new)
-                for item, mac in macs.items():
-                    row = stored[item]
-                    if row.subject != known.subject or not hmac.compare_digest(row.plaintext_mac, mac):
-                        raise SealedOtherwise(item)
+                [seals] = await _keep(parts, tx, [(known, items)])
         except _AnotherWasFirst:
             continue
-        return known.subject, [
-            _sealed(keys, known.subject, item, stored[item.statement, item.compartment].nonce) for item in items
-        ]
+        return known.subject, seals.encrypt(items)
     # Only reached if subjects are made and destroyed in turn under our eyes.
     raise Unavailable("subjects")
+
+
+async def seal_several(
+    parts: Parts, controller: str, asks: Sequence[tuple[ContactPoint, Sequence[Plaintext]]]
+) -> list[tuple[str, list[Sealed]] | None]:
+    """Each as if it were asked for alone; None where that is refused, and asked for alone it says why.
+
+    All in one transaction where nothing stands against it, because a commit costs much the same for one as for many.
+    """
+    try:
+        async with parts.db.transaction() as tx:
+            knowns = await _resolve_several(parts, tx, controller, [contact for contact, _ in asks])
+            kept = await _keep(parts, tx, [(known, items) for known, (_, items) in zip(knowns, asks, strict=True)])
+    except (Refused, _AnotherWasFirst):
+        # Nothing was kept. One of them cannot be, or not together with another: each for itself.
+        return [await _seal_or_none(parts, controller, *ask) for ask in asks]
+    return [(known.subject, seals.encrypt(items)) for known, seals, (_, items) in zip(knowns, kept, asks, strict=True)]
+
+
+async def _seal_or_none(
+    parts: Parts, controller: str, contact: ContactPoint, items: Sequence[Plaintext]
+) -> tuple[str, list[Sealed]] | None:
+    try:
+        return await seal(parts, controller, contact, items)
+    except Refused:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What is about to be committed for one subject, and what is encrypted with once it is."""
+
+    subject: str
+    keys: Mapping[str, bytes] = field(repr=False)
+    nonces: Mapping[Item, bytes] = field(repr=False)
+
+    def encrypt(self, items: Sequence[Plaintext]) -> list[Sealed]:
+        return [_sealed(self.keys, self.subject, one, self.nonces[one.statement, one.compartment]) for one in items]
+
+
+async def _keep(parts: Parts, tx: Transaction, asks: Sequence[tuple[Known, Sequence[Plaintext]]]) -> list[_Kept]:
+    """Store nonce and plaintext MAC of every item, or find them stored; Refused if one was sealed otherwise."""
+    opened = [_open_keys(parts, known) for known, _ in asks]
+    rows = {
+        (one.statement, one.compartment): store.Row(
+            known.subject,
+            parts.random(domain.NONCE_BYTES),
+            domain.plaintext_mac(keys[domain.use_of(one.compartment)], one.compartment, one.statement, one.content),
+        )
+        for (known, items), keys in zip(asks, opened, strict=True)
+        for one in items
+    }
+    if len(rows) < sum(len(items) for _, items in asks):
+        raise Refused("duplicate-item", "Each compartment of a statement can be sealed once.")
+    stored = await store.keep_compartments(tx, rows) if rows else {}
+    for item, row in rows.items():
+        is_stored = stored[item]
+        if is_stored.subject != row.subject or not hmac.compare_digest(is_stored.plaintext_mac, row.plaintext_mac):
+            raise SealedOtherwise(item)
+    return [
+        _Kept(
+            known.subject,
+            keys,
+            {(one.statement, one.compartment): stored[one.statement, one.compartment].nonce for one in items},
+        )
+        for (known, items), keys in zip(asks, opened, strict=True)
+    ]
 
 
 def _sealed(keys: Mapping[str, bytes], subject: str, item: Plaintext, nonce: bytes) -> Sealed:
@@ -166,15 +218,41 @@ async def _resolve(parts: Parts, tx: Transaction, controller: str, whom: Contact
     if isinstance(whom, str):
         return await _living(tx, whom, controller)
     digests = parts.peppers.digests(controller, whom.kind, whom.normalised)
-    subject = await store.find_subject(tx, digests)
+    [subject] = await store.find_subjects(tx, [digests])
     if subject is None:
-        return await _create(parts, tx, controller, whom, digests)
+        known = _new(parts, controller, whom)
+        if not await store.create_subjects(tx, [(known, digests)]):
+            raise _AnotherWasFirst
+        # Somebody erased who comes back: what is suppressed under an older pepper must be found under the newest too.
+        await _copy_suppression(parts.peppers, tx, digests, digests)
+        return known
     if len(digests) > 1:
         await _reindex(parts, tx, subject, digests)
-    known = await store.load(tx, subject)
-    if known is None or domain.CONTENT not in known.wrapped:
+    found = await store.load(tx, subject)
+    if found is None or domain.CONTENT not in found.wrapped:
         raise ErasedSubject
-    return known
+    return found
+
+
+async def _resolve_several(
+    parts: Parts, tx: Transaction, controller: str, contacts: Sequence[ContactPoint]
+) -> list[Known]:
+    """As `_resolve` does for each, with as few queries as for one. While a pepper rotates, one by one."""
+    if len(parts.peppers.by_number) > 1:
+        return [await _resolve(parts, tx, controller, contact) for contact in contacts]
+    digests = [parts.peppers.digests(controller, contact.kind, contact.normalised) for contact in contacts]
+    subjects = await store.find_subjects(tx, digests)
+    known = await store.load_several(tx, [subject for subject in subjects if subject is not None])
+    if any(domain.CONTENT not in one.wrapped for one in known.values()):
+        raise ErasedSubject
+    resolved, new = [], []
+    for contact, own, subject in zip(contacts, digests, subjects, strict=True):
+        if subject is None:
+            new.append((_new(parts, controller, contact), own))
+        resolved.append(new[-1][0] if subject is None else known[subject])
+    if new and not await store.create_subjects(tx, new):
+        raise _AnotherWasFirst
+    return resolved
 
 
 async def _living(db: Queries, subject: str, controller: str | None = None) -> Known:
@@ -190,25 +268,18 @@ def _open_keys(parts: Parts, known: Known) -> dict[str, bytes]:
     return {use: parts.encryption.unwrap(known.subject, use, wrapped) for use, wrapped in known.wrapped.items()}
 
 
-async def _create(
-    parts: Parts, tx: Transaction, controller: str, contact: ContactPoint, digests: Mapping[int, bytes]
-) -> Known:
+def _new(parts: Parts, controller: str, contact: ContactPoint) -> Known:
     # Eight bytes for a few shards: the bias of the remainder is far below anything measurable.
     shard = int.from_bytes(parts.random(8), "big") % parts.shards
     subject = subject_id(shard, parts.clock(), parts.random)
     keys = {use: parts.random(domain.KEY_BYTES) for use in (domain.CONTENT, domain.EVIDENCE)}
     entry = {"kind": contact.kind, "typed": contact.typed, "normalised": contact.normalised}
-    known = Known(
+    return Known(
         subject,
         controller,
         {use: parts.encryption.wrap(subject, use, key) for use, key in keys.items()},
         domain.seal_contact_point(keys[domain.CONTENT], subject, parts.random(domain.NONCE_BYTES), entry),
     )
-    if not await store.create_subject(tx, known, digests):
-        raise _AnotherWasFirst
-    # Somebody erased who comes back: what is suppressed under an older pepper must be found under the newest too.
-    await _copy_suppression(parts.peppers, tx, digests, digests)
-    return known
 
 
 # Peppers in rotation

@@ -57,66 +57,83 @@ async def add_pepper(db: Queries, number: int, fingerprint: bytes) -> None:
 # Subjects
 
 
-async def find_subject(db: Queries, digests: Mapping[int, bytes]) -> str | None:
-    found: str | None = await db.fetchval(
+async def find_subjects(db: Queries, contacts: Sequence[Mapping[int, bytes]]) -> list[str | None]:
+    """For each contact point, given as its digests by pepper, the subject it is known as; the newest pepper's word."""
+    places = [place for place, digests in enumerate(contacts) for _ in digests]
+    rows = await db.fetch(
         """
-        select identifier.subject from unnest($1::int[], $2::bytea[]) as wanted(pepper, digest)
+        select distinct on (place) place, identifier.subject
+        from unnest($1::int[], $2::int[], $3::bytea[]) as wanted(place, pepper, digest)
         join identifier using (pepper, digest)
-        order by pepper desc limit 1
+        order by place, pepper desc
         """,
-        *_columns(digests),
+        places,
+        [pepper for digests in contacts for pepper in digests],
+        [digest for digests in contacts for digest in digests.values()],
     )
-    return found
+    found: dict[int, str] = {row["place"]: row["subject"] for row in rows}
+    return [found.get(place) for place in range(len(contacts))]
 
 
 async def load(db: Queries, subject: str) -> Known | None:
-    row = await db.fetchrow(
+    return (await load_several(db, [subject])).get(subject)
+
+
+async def load_several(db: Queries, subjects: Sequence[str]) -> dict[str, Known]:
+    """What is stored of those of them that there are."""
+    rows = await db.fetch(
         """
         select subject.id, subject.controller, contact_point.sealed,
                (select wrapped from subject_key where subject = id and use = 'content') as content,
                (select wrapped from subject_key where subject = id and use = 'evidence') as evidence
         from subject left join contact_point on contact_point.subject = subject.id
-        where subject.id = $1
+        where subject.id = any($1::text[])
         """,
-        subject,
+        subjects,
     )
-    if row is None:
-        return None
-    wrapped = {use: row[use] for use in ("content", "evidence") if row[use] is not None}
-    return Known(row["id"], row["controller"], wrapped, row["sealed"])
+    known = {}
+    for row in rows:
+        wrapped = {use: row[use] for use in ("content", "evidence") if row[use] is not None}
+        known[row["id"]] = Known(row["id"], row["controller"], wrapped, row["sealed"])
+    return known
 
 
-async def create_subject(
-    tx: Queries,
-    known: Known,
-    digests: Mapping[int, bytes],
-) -> bool:
-    """Insert a new subject with all that belongs to it; False if another transaction was first with an identifier:
-    then the caller must roll back. Lowest pepper first, in every process, so that two of them cannot deadlock."""
-    await tx.execute("insert into subject values ($1, $2)", known.subject, known.controller)
-    inserted = await tx.fetch(
-        """
-        insert into identifier (pepper, digest, subject)
-        select pepper, digest, $3 from unnest($1::int[], $2::bytea[]) as new(pepper, digest) order by pepper
-        on conflict do nothing returning pepper
-        """,
-        *_columns(digests),
-        known.subject,
+async def create_subjects(tx: Queries, new: Sequence[tuple[Known, Mapping[int, bytes]]]) -> bool:
+    """Insert new subjects with all that belongs to them; False if another transaction was first with an identifier:
+    then the caller must roll back. By pepper and digest, in every process, so that two of them cannot deadlock."""
+    identifiers = sorted(
+        (pepper, digest, known.subject) for known, digests in new for pepper, digest in digests.items()
     )
-    if len(inserted) < len(digests):
-        return False
-    await tx.execute(
+    keys = [(known.subject, use, wrapped) for known, _ in new for use, wrapped in known.wrapped.items()]
+    inserted = await tx.fetchval(
         """
-        insert into subject_key (subject, use, kek, wrapped)
-        select $1, use, kek, wrapped from unnest($2::text[], $3::bigint[], $4::bytea[]) as key(use, kek, wrapped)
+        with subjects as (
+            insert into subject (id, controller) select * from unnest($1::text[], $2::text[])
+        ), identifiers as (
+            insert into identifier (pepper, digest, subject)
+            select pepper, digest, subject
+            from unnest($3::int[], $4::bytea[], $5::text[]) with ordinality as new(pepper, digest, subject, place)
+            order by place on conflict do nothing returning 1
+        ), keys as (
+            insert into subject_key (subject, use, kek, wrapped)
+            select * from unnest($6::text[], $7::text[], $8::bigint[], $9::bytea[])
+        ), contact_points as (
+            insert into contact_point (subject, sealed) select * from unnest($1::text[], $10::bytea[])
+        )
+        select count(*) from identifiers
         """,
-        known.subject,
-        list(known.wrapped),
-        [int.from_bytes(wrapped[:4], "big") for wrapped in known.wrapped.values()],
-        list(known.wrapped.values()),
+        [known.subject for known, _ in new],
+        [known.controller for known, _ in new],
+        [pepper for pepper, _, _ in identifiers],
+        [digest for _, digest, _ in identifiers],
+        [subject for _, _, subject in identifiers],
+        [subject for subject, _, _ in keys],
+        [use for _, use, _ in keys],
+        [int.from_bytes(wrapped[:4], "big") for _, _, wrapped in keys],
+        [wrapped for _, _, wrapped in keys],
+        [known.contact_point for known, _ in new],
     )
-    await tx.execute("insert into contact_point values ($1, $2)", known.subject, known.contact_point)
-    return True
+    return bool(inserted == len(identifiers))
 
 
 async def identifiers(db: Queries, subject: str) -> dict[int, bytes]:
@@ -187,30 +204,30 @@ async def without_pepper(db: Queries, pepper: int, limit: int) -> list[str]:
 # Compartments
 
 
-async def keep_compartments(tx: Queries, subject: str, items: Mapping[Item, tuple[bytes, bytes]]) -> dict[Item, Row]:
-    """Store (nonce, plaintext MAC) per item where nothing is stored yet; returns what *is* stored for each.
+async def keep_compartments(tx: Queries, items: Mapping[Item, Row]) -> dict[Item, Row]:
+    """Store each where nothing is stored yet; returns what *is* stored for each.
 
     Whoever commits first decides nonce and plaintext for ever. A concurrent insert of the same item waits here for
     the other's commit, and then reads the other's row. Sorted, so that two requests cannot deadlock.
     """
     ordered = sorted(items)
-    statements, names = [item[0] for item in ordered], [item[1] for item in ordered]
-    await tx.execute(
+    rows = await tx.fetch(
         """
         insert into compartment (statement, name, subject, nonce, plaintext_mac)
-        select statement, name, $1, nonce, mac
-        from unnest($2::uuid[], $3::text[], $4::bytea[], $5::bytea[]) with ordinality
-             as new(statement, name, nonce, mac, place)
+        select statement, name, subject, nonce, mac
+        from unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::bytea[]) with ordinality
+             as new(statement, name, subject, nonce, mac, place)
         order by place
-        on conflict do nothing
+        on conflict do nothing returning statement, name, subject, nonce, plaintext_mac
         """,
-        subject,
-        statements,
-        names,
-        [items[item][0] for item in ordered],
-        [items[item][1] for item in ordered],
+        [statement for statement, _ in ordered],
+        [name for _, name in ordered],
+        [items[item].subject for item in ordered],
+        [items[item].nonce for item in ordered],
+        [items[item].plaintext_mac for item in ordered],
     )
-    return await compartments(tx, ordered)
+    kept = _compartments(rows)
+    return kept if len(kept) == len(items) else await compartments(tx, ordered)
 
 
 async def compartments(db: Queries, items: Sequence[Item]) -> dict[Item, Row]:
@@ -222,6 +239,10 @@ async def compartments(db: Queries, items: Sequence[Item]) -> dict[Item, Row]:
         [item[0] for item in items],
         [item[1] for item in items],
     )
+    return _compartments(rows)
+
+
+def _compartments(rows: Iterable[Any]) -> dict[Item, Row]:
     return {
         (str(row["statement"]), row["name"]): Row(row["subject"], row["nonce"], row["plaintext_mac"]) for row in rows
     }

@@ -19,7 +19,7 @@ from shared.errors import Refused, Unavailable
 from shared.events.types import Served
 from shared.identifiers import uuid7
 from shared.register import Notice, Purpose
-from shared.sealing import base64url, seal
+from shared.sealing import SealTogether, base64url
 from shared.served_notice import ServedNotice, ServedPurpose, new_nonce
 from shared.web import language, parse_form, same_origin
 
@@ -67,6 +67,7 @@ class FormPage(Front):
         self._notice_key = parts.secrets.notice_key()
         self._notice_keys = parts.secrets.notice_public_keys()
         self._version = form_version()
+        self._seal = SealTogether(parts.subjects, parts.speaker.controller)
         self._published: set[str] = set()
 
     async def _publish(self, notice: Notice) -> None:
@@ -211,12 +212,7 @@ class FormPage(Front):
             {"statement": one.statement, "compartment": "evidence", "fields": evidence} for one in asked
         ]
         items.append({"statement": confirmation, "compartment": "brief", "fields": {"token": token}})
-        subject, sealed = await seal(
-            self.parts.subjects,
-            self.parts.speaker.controller,
-            items,
-            identifier={"kind": address.kind, "value": address.typed},
-        )
+        subject, sealed = await self._seal.seal(items, {"kind": address.kind, "value": address.typed})
         periods = Periods(activity)
         sign_up = SignUp(
             request=domain.Request(

@@ -157,6 +157,7 @@ async def test_every_route_says_who_may_call_it(subjects: Subjects) -> None:
         "/subjects/metrics": "subjects.metrics",
         "/subjects/openapi.json": "subjects.openapi",
         "/subjects/seal": "subjects.seal",
+        "/subjects/seal/several": "subjects.seal",
         "/subjects/open": "subjects.open",
         "/subjects/disclose": "subjects.disclose",
     }
