@@ -10,7 +10,7 @@ import hashlib
 import tomllib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final
 
@@ -198,4 +198,5 @@ class Limits:
             self._told = True
             log.warning("forwarded-for-ignored", reason="no proxy is configured (CONSENT_LEDGER_TRUSTED_PROXIES)")
         prefix = self._prefixes.ipv4 if asking.version == 4 else self._prefixes.ipv6
-        return ip_network((asking, prefix), strict=False).network_address.packed
+        host_bits = asking.max_prefixlen - prefix
+        return (int(asking) >> host_bits << host_bits).to_bytes(asking.max_prefixlen // 8, "big")

@@ -66,27 +66,26 @@ async def put_request(tx: Transaction, sign_up: SignUp) -> bool:
     request = sign_up.request
     row = await tx.fetchrow(
         """
-        insert into request (id, form_key, subject, language, notice, served, verified, token_hash, requested_at,
-                             expires_at, purge_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-        on conflict (form_key) do nothing returning 1
+        with new as (
+            insert into request (id, form_key, subject, language, notice, served, verified, token_hash, requested_at,
+                                 expires_at, purge_at)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+            on conflict (form_key) do nothing returning id
+        ), asked as (
+            insert into request_purpose (request, position, purpose, channel, asked)
+            select new.id, position, purpose, channel, asked
+            from new, unnest($12::text[], $13::text[], $14::uuid[]) with ordinality
+                 as one (purpose, channel, asked, position)
+        )
+        select 1 from new
         """,
         request.id, sign_up.form_key, request.subject, request.language, request.notice,
         request.served and request.served.token, request.served is not None and request.served.verified,
         sign_up.token_hash, request.requested_at, request.expires_at, sign_up.purge_at,
-    )  # fmt: skip
-    if row is None:
-        return False
-    await tx.execute(
-        """
-        insert into request_purpose (request, position, purpose, channel, asked)
-        select $1, position, purpose, channel, asked
-        from unnest($2::text[], $3::text[], $4::uuid[]) with ordinality as one (purpose, channel, asked, position)
-        """,
-        request.id, [one.purpose for one in request.asked], [one.channel for one in request.asked],
+        [one.purpose for one in request.asked], [one.channel for one in request.asked],
         [one.statement for one in request.asked],
     )  # fmt: skip
-    return True
+    return row is not None
 
 
 async def is_capped(tx: Transaction, request: Request, cap: MailCap) -> bool:
