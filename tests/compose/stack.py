@@ -51,7 +51,9 @@ class Superuser:
 
 
 class Stack:
-    """What the story calls an installation: `url`, `command`, `secrets`, `postgres`, `folder`, `logs`."""
+    """What the story calls an installation: `url`, `command`, `secrets`, `postgres`, `database`, `folder`, `logs`."""
+
+    database = DATABASE
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine, self.folder = engine, folder / "installation"
