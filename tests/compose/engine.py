@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from infra.local import debian
 from infra.local.processes import PAUSE, NotStarted, Process
+from infra.local.state import short_hash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +27,7 @@ class Engine:
         self._state_dir = state_dir
         self.log = state_dir / "dockerd.log"
         # The path of a socket has at most 107 bytes, and these go some folders down.
-        self._folder = Path(tempfile.gettempdir()) / f"consent-ledger-engine-{os.getpid()}"
+        self._folder = Path(tempfile.gettempdir()) / f"consent-ledger-engine-{short_hash(state_dir)}"
         self._daemon = Process(state_dir, "dockerd", grace=60.0)
 
     @property
@@ -47,6 +48,7 @@ class Engine:
         if dockerd is None:
             raise NotStarted("the container engine", "dockerd is missing; on Debian: apt-get install docker.io")
         self._daemon.claim()
+        self._sweep()  # what a killed run left
         plugins = self._folder / "config/cli-plugins"
         plugins.mkdir(mode=0o700, parents=True)
         (plugins / "docker-compose").symlink_to(debian.program(debian.COMPOSE))
@@ -105,6 +107,9 @@ class Engine:
                 self.docker("rm", "-fv", *containers)
             self.docker("network", "prune", "-f")
         self._daemon.stop()
+        self._sweep()
+
+    def _sweep(self) -> None:
         for line in Path("/proc/self/mounts").read_text("utf-8").splitlines():
             if (place := line.split()[1]).startswith(f"{self._folder}/"):
                 subprocess.run(["umount", "-l", place], check=False)
