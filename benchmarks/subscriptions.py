@@ -147,6 +147,12 @@ class Blocks:
         blocks = ", ".join(f"{one:,.0f}" for one in self.rates)
         return f"{self.all.rate:,.0f}/s, p50 {milliseconds(p50)}, p99 {milliseconds(p99)} (blocks: {blocks})"
 
+    def costs(self) -> dict[str, int]:
+        """Microseconds of processor time that each process spent for one of the last block."""
+        assert self.usage is not None  # noqa: S101 - there is no block without one
+        each = {name: round(share / self.rates[-1] * 1e6) for name, share in self.usage.shares.items()}
+        return {name: cost for name, cost in sorted(each.items(), key=lambda one: -one[1]) if cost}
+
     def values(self) -> dict[str, Any]:
         """For the line of JSON."""
         assert self.usage is not None  # noqa: S101 - there is no block without one
@@ -155,6 +161,7 @@ class Blocks:
             "blocks_a_second": [round(one, 1) for one in self.rates],
             "p50_seconds": round(percentile(self.all.waits, 0.50), 4),
             "p99_seconds": round(percentile(self.all.waits, 0.99), 4),
+            "microseconds_each": self.costs(),
             "processor": {name: round(share, 3) for name, share in self.usage.shares.items()},
             "others": round(self.usage.others, 3),
         }
@@ -184,6 +191,10 @@ async def drain(eyes: Any) -> Backlog:
         await asyncio.sleep(0.2)
 
 
+def _listed(blocks: Blocks) -> str:
+    return ", ".join(f"{name} {cost:,} µs" for name, cost in blocks.costs().items())
+
+
 def compared(ours: Blocks, theirs: Blocks, name: str, clients: int) -> Result:
     """Both figures and their ratio."""
     assert ours.usage is not None  # noqa: S101 - there is no block without one
@@ -195,7 +206,8 @@ def compared(ours: Blocks, theirs: Blocks, name: str, clients: int) -> Result:
         figure=f"**{ratio:.2f} of it**: {ours.said()} against {theirs.said()}",
         aim=f"not slower than the {name}",
         met=ratio >= AIM,
-        bound=f"ours: {ours.usage.bound()}; theirs: {theirs.usage.bound()}",
+        bound=f"ours: {ours.usage.bound()}; processor time each: {_listed(ours)}; theirs: {theirs.usage.bound()}; "
+        f"processor time each: {_listed(theirs)}",
         values={"ratio": round(ratio, 3), "ours": ours.values(), "theirs": theirs.values()},
     )
 

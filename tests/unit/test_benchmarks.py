@@ -184,6 +184,7 @@ def test_blocks_of_one_contestant_make_one_rate() -> None:
         blocks.add(Driven(seconds, [0.010] * answers), usage({"web": 0.5}))
     assert blocks.all.rate == 100.0
     assert blocks.said() == "100/s, p50 10 ms, p99 10 ms (blocks: 50, 200)"
+    assert blocks.costs() == {"web": 2500}
 
 
 @pytest.mark.parametrize(("rate", "met"), [(99, False), (100, True), (140, True)])
