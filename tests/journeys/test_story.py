@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+import pytest
+
 from infra.local import story
 
 if TYPE_CHECKING:
     from infra.local.installation import Installation
 
 
+# It checks the whole log twice, with all that other journeys have left in it.
+@pytest.mark.timeout(300)
 def test_the_story_is_told_to_its_end(installation: Installation) -> None:
     out = io.StringIO()
     assert story.play(installation, story.Screen(out)), out.getvalue()

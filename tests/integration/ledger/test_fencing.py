@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from services.ledger.append import Appender, Fenced
-from shared.errors import Corrupt
 from tests.integration.ledger.world import World, given, new_subject
 
 
@@ -80,13 +79,6 @@ async def test_an_appender_that_runs_ends_when_it_is_fenced(world: World) -> Non
         await running
     assert ended.group_contains(Fenced)
     assert await world.next_offset() == 1
-
-
-async def test_a_position_that_kafka_no_longer_has_stops_the_appender(world: World) -> None:
-    await world.rows("update head set next_offset = 1000")
-    appender = await world.appender()
-    with pytest.raises(Corrupt, match=r"consent\.stated"):
-        await appender.step()
 
 
 async def until(world: World, offset: int) -> None:
