@@ -286,3 +286,30 @@ class Consumer:
             for batch in batches.values()
             for record in batch
         ]
+
+
+async def take_back_beyond_end(
+    bootstrap: str, group: str, topic: str, partitions: Iterable[int], login: Login = NOBODY
+) -> dict[int, int]:
+    """Let a group without members begin anew where it has committed more than there is; where, by partition.
+
+    Such a topic was made anew. Whoever believes the old position leaves out all that comes until there.
+    Unavailable if no broker answers, or the group has members.
+    """
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False, auto_offset_reset="none",
+        request_timeout_ms=_REQUEST_TIMEOUT_MS, **login.options(),
+    )  # fmt: skip
+    try:
+        await consumer.start()
+        places = [TopicPartition(topic, partition) for partition in partitions]
+        consumer.assign(places)
+        ends, beginnings = await consumer.end_offsets(places), await consumer.beginning_offsets(places)
+        gone = {place: beginnings[place] for place in places if (await consumer.committed(place) or 0) > ends[place]}
+        if gone:
+            await consumer.commit(gone)
+    except (KafkaError, OSError):
+        raise Unavailable("kafka") from None
+    finally:
+        await _contained(consumer.stop())
+    return {place.partition: offset for place, offset in gone.items()}

@@ -26,7 +26,7 @@ from shared.clock import Clock, from_millis
 from shared.database import Database
 from shared.errors import Corrupt, Refused, Unavailable
 from shared.follower import Heartbeat, Recorded
-from shared.kafka import Consumer
+from shared.kafka import Consumer, take_back_beyond_end
 from shared.kafka_login import NOBODY, Login
 from shared.metrics import Metrics
 from shared.process import until_available
@@ -154,10 +154,16 @@ class Audience:
     async def _start(self) -> None:
         # Faust would end, and we with it, if no broker answered when it starts.
         await until_available(self._ends)
+        await until_available(self._begin_anew_if_the_topic_was)
         try:
             await self.app.start()
         except Exception as error:  # noqa: BLE001 - `run` raises it
             self._fail(error)
+
+    async def _begin_anew_if_the_topic_was(self) -> None:
+        gone = await take_back_beyond_end(self._kafka, self.app.conf.id, self._topic, self._origins, self._login)
+        for shard, offset in gone.items():
+            log.warning("position-gone", shard=shard, went_on_from=offset)
 
     async def _watch(self) -> None:
         """Faust may be left without its partitions for good, say by a broker that was made anew under it."""

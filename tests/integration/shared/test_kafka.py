@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import MessageSizeTooLargeError
 
 from shared import topics
 from shared.errors import Unavailable
-from shared.kafka import Consumer, Message, Outgoing, OutOfRange, Producer
+from shared.kafka import Consumer, Message, Outgoing, OutOfRange, Producer, take_back_beyond_end
 from tests.integration.shared.conftest import Site
 from tests.parts import KafkaPart
 
@@ -143,3 +144,20 @@ async def test_topics_have_a_partition_per_shard_and_grow_and_are_never_compacte
             settings = {entry[0]: entry[1] for entry in resource[4]}
             assert settings["cleanup.policy"] == "delete"
             assert settings["retention.ms"] == "604800000"
+
+
+async def test_a_group_that_has_committed_more_than_there_is_begins_anew_and_only_there(
+    kafka: KafkaPart, site: Site, producer: Producer
+) -> None:
+    topic = site.topic(topics.STATED)
+    await producer.send_many(numbered(site, 0, range(10)) + numbered(site, 1, range(10)))
+    places = [TopicPartition(topic, 0), TopicPartition(topic, 1)]
+    member = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id=topic, enable_auto_commit=False)
+    await member.start()
+    member.assign(places)
+    await member.commit({places[0]: 1220, places[1]: 7})
+    assert await take_back_beyond_end(kafka.bootstrap, topic, topic, [0, 1]) == {0: 0}
+    assert [await member.committed(place) for place in places] == [0, 7]
+    assert await take_back_beyond_end(kafka.bootstrap, topic, topic, [0, 1]) == {}
+    assert await take_back_beyond_end(kafka.bootstrap, f"{topic}-new", topic, [0, 1]) == {}
+    await member.stop()
