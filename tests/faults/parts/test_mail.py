@@ -97,7 +97,8 @@ def test_a_mail_server_that_takes_mails_and_is_cut_off_before_it_says_so(
         settled(world)
         came = Counter(one.mail.message_id for one in mails.arrived if one.to in {one.address for one in people})
         # The same mail again, and the record says how often (judged: alike in every byte, stated once).
-        assert set(came.values()) == {1, 2}
+        assert max(came.values()) == 2
+        assert len(came) == 2
         with crowd.doing(crowd.confirms, people):
             pass
         attempts = "select max(attempts) from newsletter.mail where kind = 'confirmation'"
