@@ -29,6 +29,7 @@ SHIPPED: Final = (
     "outbox/*.py",
     "outbox/*.sql",
     "sealing.py",
+    "together.py",
     "topics.py",
     "wire.py",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Final, Protocol
 from shared.client import Response
 from shared.errors import Refused, Unavailable
 from shared.events.types import Attachment
+from shared.together import Together
 
 Items = Sequence[Mapping[str, object]]
 
@@ -41,7 +41,6 @@ class Compartment:
 class _Ask:
     items: Items = field(repr=False)
     identifier: Mapping[str, str] = field(repr=False)
-    answer: asyncio.Future[Any] = field(repr=False)
 
 
 def base64url(raw: bytes) -> str:
@@ -76,43 +75,20 @@ def _read(answer: Any, items: Items) -> tuple[str, list[Compartment]]:
 
 
 class SealTogether:
-    """Seals for whoever comes: who asks while others are being sealed for is sealed for together with the next.
-
-    One call and one commit cost much the same for one person as for many; and nobody waits for others who have not
-    come yet.
-    """
+    """Seals for those who come together: one call and one commit cost much the same for one person as for many."""
 
     def __init__(self, subjects: Caller, controller: str) -> None:
         self._subjects, self._controller = subjects, controller
-        self._waiting: list[_Ask] = []
-        self._calls: set[asyncio.Task[None]] = set()
+        self._together = Together[_Ask, Any](self._answers, most=_MOST_TOGETHER, groups=_CALLS)
 
     async def seal(self, items: Items, identifier: Mapping[str, str]) -> tuple[str, list[Compartment]]:
         """As `seal`. Refused and Unavailable pass through."""
-        ask = _Ask(items, identifier, asyncio.get_running_loop().create_future())
-        self._waiting.append(ask)
-        if len(self._calls) < _CALLS:
-            call = asyncio.create_task(self._go_on())
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
-        answer = await ask.answer
+        ask = _Ask(items, identifier)
+        answer = await self._together.ask(ask)
         return _read(await self._alone(ask) if answer is None else answer, items)
 
-    async def _go_on(self) -> None:
-        while self._waiting:
-            asks, self._waiting = self._waiting[:_MOST_TOGETHER], self._waiting[_MOST_TOGETHER:]
-            try:
-                answers = [await self._alone(asks[0])] if len(asks) == 1 else await self._several(asks)
-            except BaseException as error:  # each of them is told, and may ask again
-                for ask in asks:
-                    if not ask.answer.done():
-                        ask.answer.set_exception(error)
-                if not isinstance(error, Exception):
-                    raise
-            else:
-                for ask, answer in zip(asks, answers, strict=True):
-                    if not ask.answer.done():
-                        ask.answer.set_result(answer)
+    async def _answers(self, asks: Sequence[_Ask]) -> list[Any]:
+        return [await self._alone(asks[0])] if len(asks) == 1 else await self._several(asks)
 
     async def _alone(self, ask: _Ask) -> Any:
         body = {"controller": self._controller, "identifier": dict(ask.identifier), "items": list(ask.items)}

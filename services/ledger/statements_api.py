@@ -4,12 +4,11 @@ Nothing is kept here. Until the answer is 201 the caller's copy is the only one 
 a repetition is dropped by the appender as everybody's are. If we stop on any line below, nobody was promised anything.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from time import monotonic
-from typing import Annotated, Final, Generic, Literal, TypeVar
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -26,6 +25,7 @@ from shared.identifiers import shard_of
 from shared.kafka import Outgoing, Producer
 from shared.openapi import JSON, Answer, json
 from shared.openapi import door as door_of
+from shared.together import Together
 from shared.wire import stated_headers, stated_mac
 
 UNCOUNTED: Final = 0
@@ -35,9 +35,6 @@ AGAIN_SECONDS: Final = 2
 
 _ID_REUSED: Final = "id-reused"
 _AT_ONCE: Final = 500
-
-Asked = TypeVar("Asked")
-Told = TypeVar("Told")
 
 
 class Acknowledgement(TypedDict):
@@ -64,36 +61,6 @@ NOT_YET: Final = Answer(
 )
 
 
-class Together(Generic[Asked, Told]):
-    """Asks for everybody who waits at once, while the last question is answered: one each would be the door's load."""
-
-    def __init__(self, ask: Callable[[Sequence[Asked]], Awaitable[Sequence[Told]]]) -> None:
-        self._ask = ask
-        self._waiting: list[tuple[Asked, asyncio.Future[Told]]] = []
-        self._asking: asyncio.Task[None] | None = None
-
-    async def __call__(self, asked: Asked) -> Told:
-        told: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
-        self._waiting.append((asked, told))
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._answer())
-        return await told
-
-    async def _answer(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
-            try:
-                answers = await self._ask([asked for asked, _ in batch])
-            except Exception as error:  # noqa: BLE001 - each of those who asked raises it
-                for _, told in batch:
-                    if not told.done():
-                        told.set_exception(error)
-            else:
-                for (_, told), answer in zip(batch, answers, strict=True):
-                    if not told.done():
-                        told.set_result(answer)
-
-
 class Voice:
     """A source that states over HTTP, as we speak for it: its newest key with the id, its own login to the brokers.
     The MAC is ours, the credential was the caller's."""
@@ -101,7 +68,7 @@ class Voice:
     def __init__(self, key: tuple[str, bytes], producer: Producer) -> None:
         self.key = key
         self.producer = producer
-        self.send = Together[Outgoing, None](self._send)
+        self.send = Together[Outgoing, None](self._send, most=_AT_ONCE)
 
     async def _send(self, messages: Sequence[Outgoing]) -> Sequence[None]:
         await self.producer.send_many(messages)
@@ -114,7 +81,7 @@ class Door:
     def __init__(self, db: Database, topic: str, voices: Mapping[str, Voice]) -> None:
         self.topic = topic
         self.voices = voices
-        self.look = Together[store.Name, store.Verdict](partial(store.verdicts, db))
+        self.look = Together[store.Name, store.Verdict](partial(store.verdicts, db), most=_AT_ONCE)
 
 
 def uncounted(topic: str, origin: str, key: tuple[str, bytes], statement: Statement, raw: bytes) -> Outgoing:
@@ -201,16 +168,16 @@ def router(parts: Parts, door: Door) -> APIRouter:
         name = store.Name(shard_of(statement.subject), caller, statement.id, sha256(raw).digest())
         log = await parts.log(name.shard)
         until, seen = monotonic() + wait, parts.sealed.changed
-        found = before = await door.look(name)
+        found = before = await door.look.ask(name)
         if not found.same:
-            await voice.send(uncounted(door.topic, log.origin, voice.key, statement, raw))
+            await voice.send.ask(uncounted(door.topic, log.origin, voice.key, statement, raw))
         while (answer := _answer(found, before, statement)) is None:
             left = until - monotonic()
             if left <= 0:
                 return _not_yet(statement)
             await parts.sealed.wait(left, since=seen)
             seen = parts.sealed.changed
-            found = await door.look(name)
+            found = await door.look.ask(name)
         return answer
 
     return routes
