@@ -46,7 +46,7 @@ class Asks:
 
     def __init__(self, made: Installation, subjects: Sequence[str]) -> None:
         self._subjects = subjects
-        self._chance = random.Random(5)  # noqa: S311 - whom a mail goes to
+        self._chance = random.Random(5)
         self._headers = {"Authorization": f"Bearer {made.secrets.credential(_CALLER)}", "Accept": "application/json"}
 
     def one(self) -> dict[str, object]:

@@ -194,7 +194,7 @@ class Population:
     def __init__(self, forms: Forms, seed: int = 1, shard: int = SHARD) -> None:
         self._forms = forms
         self._shard = shard
-        self._random = random.Random(seed)  # noqa: S311 - a mix, not a secret
+        self._random = random.Random(seed)
         self._subjects: list[str] = []
         self._kinds, self._weights = list(KNOWN), list(KNOWN.values())
         # Follows are not looked up by the ledger; two ids that were never given serve for all.

@@ -133,13 +133,18 @@ class Blocks:
 
     all: Driven = field(default_factory=Driven)
     rates: list[float] = field(default_factory=list)
-    usage: Usage | None = None
+    usages: list[Usage] = field(default_factory=list)
 
     def add(self, driven: Driven, usage: Usage) -> None:
-        """One more; what it used counts of the last one."""
+        """One more."""
         self.all.add(driven)
         self.rates.append(driven.rate)
-        self.usage = usage
+        self.usages.append(usage)
+
+    @property
+    def usage(self) -> Usage:
+        """Of the last block."""
+        return self.usages[-1]
 
     def said(self) -> str:
         """Rate, waits, and the rate of each block."""
@@ -149,13 +154,11 @@ class Blocks:
 
     def costs(self) -> dict[str, int]:
         """Microseconds of processor time that each process spent for one of the last block."""
-        assert self.usage is not None  # noqa: S101 - there is no block without one
         each = {name: round(share / self.rates[-1] * 1e6) for name, share in self.usage.shares.items()}
         return {name: cost for name, cost in sorted(each.items(), key=lambda one: -one[1]) if cost}
 
     def values(self) -> dict[str, Any]:
         """For the line of JSON."""
-        assert self.usage is not None  # noqa: S101 - there is no block without one
         return {
             "a_second": round(self.all.rate, 1),
             "blocks_a_second": [round(one, 1) for one in self.rates],
@@ -197,8 +200,6 @@ def _listed(blocks: Blocks) -> str:
 
 def compared(ours: Blocks, theirs: Blocks, name: str, clients: int) -> Result:
     """Both figures and their ratio."""
-    assert ours.usage is not None  # noqa: S101 - there is no block without one
-    assert theirs.usage is not None  # noqa: S101
     ratio = ours.all.rate / theirs.all.rate
     return Result(
         part="subscriptions",

@@ -113,7 +113,7 @@ async def measure(made: Installation, count: int, load_rate: int) -> list[Result
     """Idle first, then beside a collector that states at `load_rate`."""
     forms = Forms(register.load(), made.secrets, datetime.now(UTC), short=False)
     population, others = Population(forms), Population(forms, seed=2)
-    pause = random.Random(3)  # noqa: S311 - so that no rhythm of ours meets one of theirs
+    pause = random.Random(3)
     marketing, eyes = Marketing(made), await running.connect(made)
     found: list[Result] = []
     try:

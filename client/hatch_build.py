@@ -53,5 +53,5 @@ class Shipped(BuildHookInterface[Any]):
             made.write_text(IMPORT.sub(rf"\1\2 {NAME}", path.read_text("utf-8")), "utf-8")
             build_data["force_include"][str(made)] = f"{NAME}/{name.as_posix()}"
 
-    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 - the hook's signature
         self._made.cleanup()

@@ -26,7 +26,7 @@ def fetched(registry: str) -> bytes:
     """The package's bytes; OSError if they cannot be had, ValueError if they are others."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with urllib.request.urlopen(f"{registry.rstrip('/')}/{PACKAGE}", timeout=15) as answer:  # noqa: S310
+            with urllib.request.urlopen(f"{registry.rstrip('/')}/{PACKAGE}", timeout=15) as answer:
                 content: bytes = answer.read()
         except OSError:
             if attempt == ATTEMPTS:
@@ -38,18 +38,24 @@ def fetched(registry: str) -> bytes:
     return content
 
 
+def unpacked(package: bytes) -> bytes:
+    """The schema in it."""
+    with tarfile.open(fileobj=io.BytesIO(package)) as files:
+        schema = files.extractfile(SCHEMA)
+        if schema is None:
+            raise ValueError(f"it has no {SCHEMA}")
+        return schema.read()
+
+
 def main(file: Path) -> int:
     """Put the schema there; exit status 1 if it cannot be had."""
     # npm itself takes the name in capitals as in small letters.
     registry = {name.upper(): value for name, value in os.environ.items()}.get("NPM_CONFIG_REGISTRY") or REGISTRY
     try:
-        with tarfile.open(fileobj=io.BytesIO(fetched(registry))) as package:
-            schema = package.extractfile(SCHEMA)
-            assert schema is not None  # noqa: S101 - the package is pinned, and has it
-            content = schema.read()
+        content = unpacked(fetched(registry))
     except (OSError, ValueError) as error:
         where = f"{PACKAGE} could not be fetched from {registry} ({error})"
-        print(f"{where}; a mirror's address goes into NPM_CONFIG_REGISTRY", file=sys.stderr)  # noqa: T201
+        print(f"{where}; a mirror's address goes into NPM_CONFIG_REGISTRY", file=sys.stderr)
         return 1
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(".new")

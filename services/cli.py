@@ -50,7 +50,7 @@ def serve(
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run some or all services until a signal comes."""
-    from services import serve as serving  # noqa: PLC0415 - each command loads only what it needs
+    from services import serve as serving
 
     raise typer.Exit(serving.main(services or [], lifeline))
 
@@ -61,7 +61,7 @@ def migrate() -> None:
 
     A role with a file database-<role> in CONSENT_LEDGER_SECRETS_DIR is given the password in it.
     """
-    from shared import migrations  # noqa: PLC0415
+    from shared import migrations
 
     settings = _with_superuser(Settings())
     files = {role: settings.secrets_dir / f"database-{role}" for role in migrations.roles()}
@@ -75,9 +75,9 @@ def topics() -> None:
 
     A user with a file kafka-<user> in CONSENT_LEDGER_SECRETS_DIR is given the password in it.
     """
-    from shared import kafka_users  # noqa: PLC0415
-    from shared.register import load  # noqa: PLC0415
-    from shared.topics import ensure_topics  # noqa: PLC0415
+    from shared import kafka_users
+    from shared.register import load
+    from shared.topics import ensure_topics
 
     settings = Settings()
     login, prefix, sources = (
@@ -98,9 +98,9 @@ def topics() -> None:
 @secrets.command("create")
 def secrets_create() -> None:
     """Make the secrets that are missing in CONSENT_LEDGER_SECRETS_DIR; none is ever overwritten."""
-    from shared.access import grants  # noqa: PLC0415
-    from shared.register import load  # noqa: PLC0415
-    from shared.secrets import Secrets, create_secrets  # noqa: PLC0415
+    from shared.access import grants
+    from shared.register import load
+    from shared.secrets import Secrets, create_secrets
 
     settings = Settings()
     callers = {*grants(), *Secrets(settings.secrets_dir).grants()}
@@ -114,7 +114,7 @@ def log_create(shard: Annotated[int, typer.Option(help="Which shard.")] = 0) -> 
 
     Needs CONSENT_LEDGER_SUPERUSER_DSN.
     """
-    from services.ledger.create import create_log  # noqa: PLC0415
+    from services.ledger.create import create_log
 
     asyncio.run(create_log(_with_superuser(Settings()), shard))
 
@@ -122,7 +122,7 @@ def log_create(shard: Annotated[int, typer.Option(help="Which shard.")] = 0) -> 
 @log.command("check")
 def log_check(shard: Annotated[int | None, typer.Option(help="Only this shard.")] = None) -> None:
     """Re-verify everything stored by the reader alone, and name the first wrong row."""
-    from services.ledger import log_check as check  # noqa: PLC0415
+    from services.ledger import log_check as check
 
     raise typer.Exit(asyncio.run(check.main(Settings(), shard, _progress)))
 
@@ -134,8 +134,8 @@ def log_vectors(
     ],
 ) -> None:
     """Run proof cases through our verifier; exit 1 on any disagreement."""
-    from services.ledger.reader.errors import Invalid  # noqa: PLC0415
-    from services.ledger.reader.vectors import run_vectors  # noqa: PLC0415
+    from services.ledger.reader.errors import Invalid
+    from services.ledger.reader.vectors import run_vectors
 
     try:
         result = run_vectors(file)
@@ -154,7 +154,7 @@ def evidence(
     reason: Annotated[str, typer.Option(help="Why; recorded with the disclosure of the keys.")] = "evidence export",
 ) -> None:
     """Export an evidence bundle: one canonical ZIP that `verify` checks offline."""
-    from services.ledger.evidence import export  # noqa: PLC0415
+    from services.ledger.evidence import export
 
     purpose, _, channel = matter.partition("/")
     try:
@@ -171,7 +171,7 @@ def verify(
     vkey: Annotated[Path | None, typer.Option(help="File with the log's verifier key, obtained independently.")] = None,
 ) -> None:
     """Verify a receipt or a bundle offline, step by step."""
-    from services.ledger.reader.verify import main as verify_main  # noqa: PLC0415
+    from services.ledger.reader.verify import main as verify_main
 
     raise typer.Exit(verify_main(file, vkey))
 
@@ -179,7 +179,7 @@ def verify(
 @rejected.command("list")
 def rejected_list() -> None:
     """What could not be recorded, with the reason of each, as JSON lines."""
-    from services.ledger.rejects import rejected_rows  # noqa: PLC0415
+    from services.ledger.rejects import rejected_rows
 
     for row in asyncio.run(rejected_rows(Settings())):
         print(json.dumps(row))
@@ -192,7 +192,7 @@ def rejected_handle(
     reason: Annotated[str, typer.Option(help="What was done, in one sentence.")],
 ) -> None:
     """Note who has dealt with a reject, and how. The row stays; it no longer keeps the ledger from being ready."""
-    from services.ledger.rejects import handle  # noqa: PLC0415
+    from services.ledger.rejects import handle
 
     asyncio.run(handle(Settings(), number, by, reason))
 
@@ -208,7 +208,7 @@ def rejected_replay(
     They pass the checks of every statement, and are recorded once however often they are played. Run it where the
     sources' keys are; ledger-append must have been restarted if the register was what was mended.
     """
-    from services.ledger.rejects import replay  # noqa: PLC0415
+    from services.ledger.rejects import replay
 
     for number in sorted(numbers):
         print(f"{number}: {asyncio.run(replay(Settings(), number, by, reason))}")
@@ -217,7 +217,7 @@ def rejected_replay(
 @incidents.command("list")
 def incidents_list() -> None:
     """Every open incident, as JSON lines."""
-    from services.ledger.rejects import open_incidents  # noqa: PLC0415
+    from services.ledger.rejects import open_incidents
 
     for row in asyncio.run(open_incidents(Settings())):
         print(json.dumps(row))
@@ -230,7 +230,7 @@ def incidents_close(
     reason: Annotated[str, typer.Option(help="Why, in one sentence.")],
 ) -> None:
     """Close an incident in the name of a person. Closing a gap counts what is missing as arrived."""
-    from services.ledger.rejects import close_incident  # noqa: PLC0415
+    from services.ledger.rejects import close_incident
 
     asyncio.run(close_incident(Settings(), number, by, reason))
 
@@ -238,7 +238,7 @@ def incidents_close(
 @register.command("show")
 def register_show() -> None:
     """The register as text for people."""
-    from shared.register import load, show  # noqa: PLC0415
+    from shared.register import load, show
 
     print(show(load(Settings().register_dir)))
 
@@ -246,7 +246,7 @@ def register_show() -> None:
 @register.command("lint")
 def register_lint() -> None:
     """Report contradictions in the register; exit 1 if there are any."""
-    from shared.register import load  # noqa: PLC0415
+    from shared.register import load
 
     findings = load(Settings().register_dir).lint()
     for finding in findings:
@@ -257,7 +257,7 @@ def register_lint() -> None:
 @register.command("export")
 def register_export() -> None:
     """The register as canonical JSON; its SHA-256 is the version that statements carry."""
-    from shared.register import load  # noqa: PLC0415
+    from shared.register import load
 
     sys.stdout.buffer.write(load(Settings().register_dir).snapshot() + b"\n")
 

@@ -92,7 +92,7 @@ async def close_all(running: Mapping[str, Running]) -> None:
     for role, one in reversed(list(running.items())):
         try:
             await one.close()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others are closed too
             log.warning("not-closed", role=role, exception=type(error).__name__)
 
 
@@ -115,12 +115,12 @@ def supervise() -> int:
     for name in PROCESSES:
         if not asked:
             command = [sys.argv[0], "serve", name, "--lifeline", str(lifeline)]
-            children[name] = subprocess.Popen(command, pass_fds=[lifeline])  # noqa: S603
+            children[name] = subprocess.Popen(command, pass_fds=[lifeline])
     if not asked:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
     if not asked:
         ended = next(name for name, child in children.items() if child.poll() is not None)
-        print(f"consent-ledger: {ended} ended; stopping the others", file=sys.stderr)  # noqa: T201
+        print(f"consent-ledger: {ended} ended; stopping the others", file=sys.stderr)
     for child in children.values():
         child.terminate()
     return max((_status(child.wait()) for child in children.values()), default=0)
@@ -153,7 +153,7 @@ def main(names: Sequence[str], lifeline: int | None = None) -> int:
     unknown = sorted(set(roles) - set(ROLES))
     if unknown:
         known = ", ".join(("web", *ROLES))
-        print(f"consent-ledger: no service is called {', '.join(unknown)}. There are: {known}.", file=sys.stderr)  # noqa: T201
+        print(f"consent-ledger: no service is called {', '.join(unknown)}. There are: {known}.", file=sys.stderr)
         return 2
     settings = Settings()
     try:

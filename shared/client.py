@@ -41,7 +41,7 @@ class ServiceClient:
         self._service = service
         self._session: aiohttp.ClientSession | None = None
 
-    async def get(self, path: str, *, params: Mapping[str, Any] | None = None, timeout: float = 5) -> Response:  # noqa: ASYNC109
+    async def get(self, path: str, *, params: Mapping[str, Any] | None = None, timeout: float = 5) -> Response:
         return await self._call("GET", path, params=params, timeout=timeout)
 
     async def post(
@@ -51,7 +51,7 @@ class ServiceClient:
         json: Any = None,
         data: bytes | None = None,
         params: Mapping[str, Any] | None = None,
-        timeout: float = 5,  # noqa: ASYNC109
+        timeout: float = 5,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
         return await self._call("POST", path, json=json, data=data, params=params, timeout=timeout, headers=headers)
@@ -63,7 +63,7 @@ class ServiceClient:
         json: Any = None,
         data: bytes | None = None,
         params: Mapping[str, Any] | None = None,
-        timeout: float = 5,  # noqa: ASYNC109
+        timeout: float = 5,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
         return await self._call("PUT", path, json=json, data=data, params=params, timeout=timeout, headers=headers)
@@ -79,7 +79,7 @@ class ServiceClient:
         path: str,
         *,
         params: Mapping[str, Any] | None,
-        timeout: float,  # noqa: ASYNC109
+        timeout: float,
         json: Any = None,
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,

@@ -66,7 +66,7 @@ class Connection(HttpToolsProtocol):
         waiting = [one for one in others if one._waiting_since is not None]  # noqa: SLF001 - its own kind
         if not waiting:
             return False
-        oldest = min(waiting, key=lambda one: one._waiting_since or 0.0)  # noqa: SLF001
+        oldest = min(waiting, key=lambda one: one._waiting_since or 0.0)  # noqa: SLF001 - its own kind
         log.warning("gives-way", connections=len(self.connections))
         oldest.transport.abort()
         # It is told so in the next turn of the loop; until then it must not count, nor be chosen again.

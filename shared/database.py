@@ -105,7 +105,7 @@ class Signal:
                 waiter.set_result(None)
         self._waiting.clear()
 
-    async def wait(self, timeout: float, since: int | None = None) -> bool:  # noqa: ASYNC109
+    async def wait(self, timeout: float, since: int | None = None) -> bool:
         """True as soon as something was said after `since` (or after the last `wait`); False at the timeout."""
         if since is None:
             since = self._seen
@@ -198,7 +198,7 @@ class Database:
             return await connection.execute(sql, *arguments)
 
     @asynccontextmanager
-    async def transaction(self, timeout: str = "2s", isolation: str = "") -> AsyncIterator[Transaction]:  # noqa: ASYNC109
+    async def transaction(self, timeout: str = "2s", isolation: str = "") -> AsyncIterator[Transaction]:
         """Commits at the end of the block, rolls back if it raises.
 
         PostgreSQL itself ends it after `timeout`, whatever happens to us. The marks of the relay

@@ -130,12 +130,12 @@ class Producer:
     async def _drop(self, producer: Any) -> None:
         """Close without flushing. aiokafka's own stop() would first wait for a broker that is gone, for ever:
         an idempotent producer never gives a batch up. Hence its private parts, here and nowhere else."""
-        if producer is None or producer._closed:  # noqa: SLF001
+        if producer is None or producer._closed:  # noqa: SLF001 - see above
             return
         if self._inner is producer:
             self._inner = None
-        producer._closed = True  # noqa: SLF001
-        await _contained(producer._sender.close())  # noqa: SLF001
+        producer._closed = True  # noqa: SLF001 - see above
+        await _contained(producer._sender.close())  # noqa: SLF001 - see above
         await _contained(producer.client.close())
 
 

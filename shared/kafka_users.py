@@ -102,7 +102,7 @@ class _AlterUsersResponse(Response):  # type: ignore[misc]  # aiokafka has no ty
     )
 
 
-class _AlterUsersStruct(RequestStruct):  # type: ignore[misc]
+class _AlterUsersStruct(RequestStruct):  # type: ignore[misc]  # as above
     """AlterUserScramCredentials, version 0, which aiokafka does not have."""
 
     FLEXIBLE_VERSION = True
@@ -127,7 +127,7 @@ class _AlterUsersStruct(RequestStruct):  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
-class _AlterUsers(Request[_AlterUsersStruct]):  # type: ignore[misc]
+class _AlterUsers(Request[_AlterUsersStruct]):  # type: ignore[misc]  # as above
     API_KEY = 51
     upsertions: list[tuple[Any, ...]]
 

@@ -80,7 +80,7 @@ async def run(tasks: Mapping[str, Factory], stop: asyncio.Event | None = None) -
             # alone finishes what it has begun.
             for task in running:
                 task.cancel()
-    except* Exception:  # noqa: BLE001
+    except* Exception:  # noqa: BLE001 - each task has logged its own
         status = 1
     return status
 
@@ -135,8 +135,8 @@ async def serve_http(
     )
     serving = asyncio.ensure_future(server.serve())
     try:
-        while not server.started and not serving.done():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)  # uvicorn has a flag for it, no event
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has a flag for it, no event
+            await asyncio.sleep(0.01)
         if server.started:
             bound = server.servers[0].sockets[0].getsockname()[1]
             log.info("listening", port=bound)

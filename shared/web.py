@@ -375,7 +375,7 @@ class _Edge:
         failure: Exception | None = None
         try:
             await self._answered(app, scope, receive, secured)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - the server above would print its text; we report its kind
             failure = error
         finally:
             self._report(scope, method, status, time.perf_counter() - began, failure)

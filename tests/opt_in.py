@@ -93,7 +93,7 @@ class World:
     restricted: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._source = random.Random(self.seed)  # noqa: S311 - the same bundle each time
+        self._source = random.Random(self.seed)
         self.register = register()
         self.speaker = Speaker.of(self.register)
         self.subject = subject_id(0, self.now, self.random)

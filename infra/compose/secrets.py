@@ -76,7 +76,7 @@ def main() -> None:
         environment = CHECKOUT / ".env"
         if not environment.exists():
             environment.write_text(f"CONSENT_LEDGER_UID={user}\nCONSENT_LEDGER_GID={group}\n", "ascii")
-    print(f"secrets are in {secrets}; containers run as CONSENT_LEDGER_UID={user} CONSENT_LEDGER_GID={group}")  # noqa: T201
+    print(f"secrets are in {secrets}; containers run as CONSENT_LEDGER_UID={user} CONSENT_LEDGER_GID={group}")
 
 
 if __name__ == "__main__":

@@ -243,7 +243,7 @@ class Installation:
         said = ""
         while True:
             try:
-                with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own http address
+                with urllib.request.urlopen(url, timeout=2):
                     return
             except (urllib.error.URLError, OSError) as error:
                 if isinstance(error, urllib.error.HTTPError):
@@ -293,7 +293,7 @@ def _timed(say: Callable[[str, float], None], what: str, step: Callable[[], None
 
 
 async def _create_database(superuser_dsn: str, name: str) -> None:
-    import asyncpg  # noqa: PLC0415
+    import asyncpg  # noqa: PLC0415 - the parts start without it
 
     connection = await asyncpg.connect(superuser_dsn)
     try:

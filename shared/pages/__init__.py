@@ -55,7 +55,7 @@ class Texts:
 
     def html(self, key: str, **values: object) -> Markup:
         """A text that may hold markup of ours; values are escaped."""
-        return Markup(self(key)).format(**values)  # noqa: S704
+        return Markup(self(key)).format(**values)  # noqa: S704 - the text is ours; Markup.format escapes the values
 
     def __contains__(self, key: str) -> bool:
         return key in self._texts

@@ -45,7 +45,7 @@ class Hour:
 
     def __init__(self, installation: Breakable, load: Load, seed: int) -> None:
         self.installation, self.load = installation, load
-        self.chance = random.Random(f"{seed}faults")  # noqa: S311 - to be repeated
+        self.chance = random.Random(f"{seed}faults")
         self.troubles = all_of(installation, self.chance)
         self.took: dict[str, list[float]] = defaultdict(list)
         self.ended: list[str] = []

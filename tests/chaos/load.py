@@ -43,7 +43,7 @@ class Load:
     def start(self) -> None:
         for work in (self._people, self._issues, self._permits):
             # Chances of its own, or what one thread does would depend on how fast another is.
-            chance = random.Random(f"{self.seed}{work.__name__}")  # noqa: S311 - to be repeated
+            chance = random.Random(f"{self.seed}{work.__name__}")
             thread = threading.Thread(target=self._kept, args=(work, chance), name=work.__name__, daemon=True)
             thread.start()
             self._threads.append(thread)

@@ -111,7 +111,7 @@ def test_providers_may_post_a_multipart_form(world: World) -> None:
     person = world.person()
     _, welcome = person.subscribe()
     body = b'--x\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\nOne-Click\r\n--x--\r\n'
-    request = urllib.request.Request(  # noqa: S310
+    request = urllib.request.Request(
         welcome.way_out, body, {"Content-Type": "multipart/form-data; boundary=x"}, method="POST"
     )
     assert stopped(Browser._send(request))

@@ -91,7 +91,7 @@ def test_any_bit_of_a_receipt_counts(place: int, bit: int) -> None:
 
 def test_a_forger_who_mends_manifest_and_archive_is_found_at_a_later_step() -> None:
     files = files_of(story().material)
-    chance = random.Random(11)  # noqa: S311 - which bits, not a secret
+    chance = random.Random(11)
     steps = set()
     for name in sorted(set(files) - UNVOUCHED - {MANIFEST}):
         for _ in range(12):
@@ -114,7 +114,7 @@ def test_the_manifest_s_own_words_are_held_against_the_log() -> None:
 
 def test_a_forger_can_only_weaken_what_nobody_vouches_for() -> None:
     files = files_of(story().material)
-    chance = random.Random(12)  # noqa: S311 - which bits, not a secret
+    chance = random.Random(12)
     for name in sorted(UNVOUCHED):
         for _ in range(60):
             place, bit = chance.randrange(len(files[name])), chance.randrange(8)
@@ -131,7 +131,7 @@ def test_a_forger_can_only_weaken_what_nobody_vouches_for() -> None:
 def test_the_command_never_says_valid_of_a_flipped_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, key = tmp_path / "flipped.zip", tmp_path / "vkey"
     key.write_text(story().world.signer.vkey)
-    chance = random.Random(13)  # noqa: S311 - which bits, not a secret
+    chance = random.Random(13)
     for _ in range(40):
         path.write_bytes(flipped(whole(), chance.randrange(len(whole())), chance.randrange(8)))
         assert main(path, key) == 1

@@ -105,7 +105,7 @@ def test_a_map_rebuilt_from_its_records_is_the_same_map_and_goes_on(labels: list
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_map_that_grows_over_many_levels_keeps_the_root_in_every_batch(seed: int) -> None:
-    random = Random(seed)  # noqa: S311 - repeatable, not secret
+    random = Random(seed)
     state, known = StateMap(), Records()
     for batch in range(60):
         state.begin()

@@ -110,7 +110,7 @@ def open_payload(key: bytes, shard: int, index: int, payload: bytes) -> bytes:
     raise Corrupt("payload", f"shard {shard}, index {index}")
 
 
-def wrap(kek_id: int, kek: bytes, subject: str, K: bytes, nonce: bytes) -> bytes:  # noqa: N803
+def wrap(kek_id: int, kek: bytes, subject: str, K: bytes, nonce: bytes) -> bytes:  # noqa: N803 - K is its name in the formats
     """K as PostgreSQL keeps it: kek id u32 || nonce 12 || ciphertext 32 || tag 16."""
     _expect_nonce(nonce)
     if len(kek) != KEY_SIZE or len(K) != KEY_SIZE:

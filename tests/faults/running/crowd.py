@@ -58,7 +58,7 @@ class Crowd:
         self.base_url = self.door = base_url
         self.mails = mails
         self.people: list[Person] = []
-        self._chance = random.Random(seed)  # noqa: S311 - to be repeated
+        self._chance = random.Random(seed)
 
     def comes(self, number: int) -> list[Person]:
         """As many people as nobody knows yet."""

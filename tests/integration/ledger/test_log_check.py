@@ -250,7 +250,7 @@ async def test_findings_hold_nothing_but_pseudonyms(world: World) -> None:
 @pytest.mark.parametrize("seed", range(3))
 async def test_whatever_is_said_in_whatever_order_verifies(world: World, seed: int) -> None:
     """Writer and reader agree on histories that nobody thought of."""
-    random = Random(seed)  # noqa: S311 - to be repeated
+    random = Random(seed)
     subjects = [new_subject() for _ in range(6)]
     now = utc_now()
     said: list[bytes] = []

@@ -75,7 +75,7 @@ async def _rows(tx: Transaction, table: str, order: str) -> list[dict[str, Any]]
 async def test_records_folded_at_once_amount_to_what_they_amount_to_one_after_the_other(
     marketing: Marketing, seed: int
 ) -> None:
-    chance = random.Random(seed)  # noqa: S311 - a history, not a secret
+    chance = random.Random(seed)
     people = [person() for _ in range(3)]
     await marketing.record(*(given(subject) for subject in people))
     for subject in people:

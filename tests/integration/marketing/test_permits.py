@@ -397,7 +397,7 @@ async def test_many_permits_together_and_many_withdrawals_together_leave_no_live
     marketing: Marketing, second: Marketing, seed: int
 ) -> None:
     """In any order of the names, so that whoever took locks in the order given would wait for each other."""
-    chance = random.Random(seed)  # noqa: S311 - an order, not a secret
+    chance = random.Random(seed)
     people = [await marketing.subscriber() for _ in range(60)]
     stopping = asyncio.Event()
 

@@ -97,7 +97,7 @@ class FaultyDatabase(Database):
         return await self._fault.around("postgresql", lambda: super(FaultyDatabase, self).execute(sql, *arguments))
 
     @asynccontextmanager
-    async def transaction(self, timeout: str = "2s", isolation: str = "") -> AsyncIterator[Transaction]:  # noqa: ASYNC109
+    async def transaction(self, timeout: str = "2s", isolation: str = "") -> AsyncIterator[Transaction]:
         strikes = self._fault.strikes("commit")
         async with super().transaction(timeout, isolation) as tx:
             yield FaultyTransaction(tx, self._fault)

@@ -130,7 +130,7 @@ async def test_nothing_is_missed_between_the_ledgers_answer_and_the_topic(
 async def test_lost_repeated_and_disordered_messages_make_no_difference(
     follows: Follows, counterpart: Counterpart
 ) -> None:
-    chance = random.Random(7)  # noqa: S311 - a repeatable disorder
+    chance = random.Random(7)
     async with follows.following() as follower:
         await follows.ready(follower)
         for _ in range(20):

@@ -141,7 +141,7 @@ async def test_a_recorded_word_of_somebody_deleted_already_is_folded_without_a_t
 async def test_suppression_agrees_with_the_standing_after_every_word_of_any_history(
     subjects: Subjects, seed: int
 ) -> None:
-    chance = random.Random(seed)  # noqa: S311 - a history, not a secret
+    chance = random.Random(seed)
     ada, standing = await subjects.subject("ada@example.org"), Standing({})
     for index in range(14):
         purpose = chance.choice(["newsletter", "measurement"])
@@ -165,7 +165,7 @@ async def test_suppression_agrees_with_the_standing_after_every_word_of_any_hist
 async def test_words_folded_at_once_amount_to_what_they_amount_to_one_after_the_other(
     subjects: Subjects, seed: int
 ) -> None:
-    chance = random.Random(seed)  # noqa: S311 - a history, not a secret
+    chance = random.Random(seed)
     people = [await subjects.subject(f"{name}@example.org") for name in ("ada", "eve", "bob")]
     records = []
     for index in range(40):

@@ -62,7 +62,7 @@ def test_labels_that_share_their_beginning_hang_below_a_chain_of_empty_sides(sha
 
 
 def test_histories_of_random_labels_agree_after_every_batch() -> None:
-    chance = random.Random(20200205)  # noqa: S311 - labels to test with
+    chance = random.Random(20200205)
     state_map, records = Map(), Records()
     index = 0
     for _ in range(30):
@@ -81,7 +81,7 @@ def test_histories_of_random_labels_agree_after_every_batch() -> None:
 
 
 def test_the_root_does_not_depend_on_the_order_of_arrival() -> None:
-    chance = random.Random(1)  # noqa: S311 - labels to test with
+    chance = random.Random(1)
     labels = [chance.randbytes(32) for _ in range(50)]
     roots = set()
     for _ in range(5):
