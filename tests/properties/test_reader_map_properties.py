@@ -2,9 +2,11 @@
 
 from hashlib import sha256
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.ledger.reader.errors import Invalid
 from services.ledger.reader.state_map import Map, Record
 
 Records = dict[bytes, Record]
@@ -49,6 +51,10 @@ def test_the_root_is_that_of_the_recursive_definition_after_every_batch(batches:
         assert len(state_map) == len(records)
     for label, record in records.items():
         assert state_map.get(label) == record
+    kept = list(state_map.records())
+    assert [one[:32] for one in kept] == sorted(records)
+    again = Map.of(kept)
+    assert (again.root(), len(again), list(again.records())) == (state_map.root(), len(records), kept)
 
 
 @settings(max_examples=50, deadline=None)
@@ -58,3 +64,14 @@ def test_a_label_that_was_never_set_has_no_record(known: set[bytes], stranger: b
     for label in known - {stranger}:
         state_map.set(label, 1, 1, bytes(32))
     assert state_map.get(stranger) is None
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(labels(), min_size=2, max_size=6, unique=True), st.data())
+def test_records_that_are_not_in_strict_order_make_no_map(known: list[bytes], data: st.DataObject) -> None:
+    in_order = [label + bytes(48) for label in sorted(known)]
+    spoilt = data.draw(
+        st.sampled_from([in_order[::-1], [*in_order, in_order[-1]], [*in_order[:-1], in_order[-1][:-1]]])
+    )
+    with pytest.raises(Invalid, match="not in order"):
+        Map.of(spoilt)

@@ -35,7 +35,24 @@ class Tree:
 
     def __init__(self) -> None:
         self.size = 0
-        self._perfect: list[bytes] = []  # one for each 1 bit of the size, biggest subtree first
+        self._perfect: list[bytes] = []
+
+    @classmethod
+    def of(cls, size: int, perfect: Sequence[bytes]) -> "Tree":
+        """The tree of this size with these roots of its perfect subtrees, biggest first, or raise Invalid."""
+        _require_u64("tree", "the size", size)
+        if len(perfect) != size.bit_count():
+            raise Invalid("tree", "the perfect subtrees", f"are {len(perfect)}, not {size.bit_count()}")
+        for one in perfect:
+            _require_hash("tree", "a perfect subtree", one)
+        tree = cls()
+        tree.size, tree._perfect = size, list(perfect)
+        return tree
+
+    @property
+    def perfect(self) -> tuple[bytes, ...]:
+        """Roots of the perfect subtrees, one for each 1 bit of the size, biggest first."""
+        return tuple(self._perfect)
 
     def append(self, one: bytes) -> None:
         """Add a leaf by its hash (32 bytes)."""

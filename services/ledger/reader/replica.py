@@ -1,5 +1,7 @@
 """Replay a log leaf by leaf and refuse the first leaf that breaks a rule (docs/formats.md §10)."""
 
+from collections.abc import Iterable
+
 from services.ledger.reader.checkpoint import Checkpoint
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.leaf import Erasure, Event, Leaf, MapRoot, parse_leaf
@@ -15,19 +17,36 @@ class Replica:
     A refused leaf changes nothing; the replica still stands before it.
     """
 
-    __slots__ = ("_erased", "_last_map_root_plus_one", "_recorded_at", "_tree", "map")
+    __slots__ = ("_last_map_root_plus_one", "_tree", "erased", "map", "recorded_at")
 
     def __init__(self) -> None:
         self.map = Map()
         self._tree = Tree()
-        self._erased: set[bytes] = set()
-        self._recorded_at = 0
+        self.erased: set[bytes] = set()
+        """Labels that have ended."""
+        self.recorded_at = 0
+        """Of the newest word, in milliseconds since 1970."""
         self._last_map_root_plus_one = 0
+
+    @classmethod
+    def resume(cls, tree: Tree, state_map: Map, erased: Iterable[bytes], recorded_at: int) -> "Replica":
+        """Go on behind a MAP_ROOT, with what was there then. Nothing of it is checked: whoever resumes has done that,
+        by the tree's root, the map's root, and the leaves for the other two."""
+        replica = cls()
+        replica.map, replica._tree = state_map, tree
+        replica.erased, replica.recorded_at = set(erased), recorded_at
+        replica._last_map_root_plus_one = tree.size
+        return replica
 
     @property
     def size(self) -> int:
         """How many leaves have been applied, which is the index of the next."""
         return self._tree.size
+
+    @property
+    def perfect(self) -> tuple[bytes, ...]:
+        """Roots of the tree's perfect subtrees, biggest first."""
+        return self._tree.perfect
 
     def tree_root(self) -> bytes:
         """Root of the tree of all leaves applied."""
@@ -62,8 +81,8 @@ class Replica:
         hashed = leaf_hash(leaf)
         self.map.set(parsed.label, parsed.version, self.size, hashed)
         if isinstance(parsed, Erasure):
-            self._erased.add(parsed.label)
-        self._recorded_at = parsed.recorded_at
+            self.erased.add(parsed.label)
+        self.recorded_at = parsed.recorded_at
         self._tree.append(hashed)
         return parsed
 
@@ -82,18 +101,18 @@ class Replica:
 
     def _check_word(self, word: Event | Erasure) -> None:
         # 4. (Before 3, so that a leaf after an erasure is named as what it is.)
-        if word.label in self._erased:
+        if word.label in self.erased:
             raise self._refusal(4, "the label", "has ended with an ERASURE")
         # 3.
-        last = self.map.get(word.label)
-        version, previous_plus_one = (1, 0) if last is None else (last.version + 1, last.last_index + 1)
+        last = self.map.last(word.label)
+        version, previous_plus_one = (1, 0) if last is None else (last[0] + 1, last[1] + 1)
         if word.version != version:
             raise self._refusal(3, "the version", f"is {word.version}, not {version}")
         if word.previous_plus_one != previous_plus_one:
             raise self._refusal(3, "previous index + 1", f"is {word.previous_plus_one}, not {previous_plus_one}")
         # 5.
-        if word.recorded_at < self._recorded_at:
-            raise self._refusal(5, "recorded_at", f"is {word.recorded_at}, before {self._recorded_at}")
+        if word.recorded_at < self.recorded_at:
+            raise self._refusal(5, "recorded_at", f"is {word.recorded_at}, before {self.recorded_at}")
 
     def _check_map_root(self, leaf: MapRoot) -> None:
         # 6.

@@ -8,7 +8,7 @@ import pytest
 from services.ledger.reader.checkpoint import Checkpoint
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.leaf import Erasure, Event, MapRoot
-from services.ledger.reader.merkle import leaf_hash, root_of
+from services.ledger.reader.merkle import Tree, leaf_hash, root_of
 from services.ledger.reader.replica import Replica
 from services.ledger.reader.state_map import Map
 
@@ -167,3 +167,25 @@ def test_a_checkpoint_must_be_of_these_leaves_and_end_in_a_map_root() -> None:
         shorter.check_checkpoint(Checkpoint("example.org/log", 6, shorter.tree_root()))
     with pytest.raises(Invalid, match="does not end in a MAP_ROOT"):
         Replica().check_checkpoint(Checkpoint("example.org/log", 0, Replica().tree_root()))
+
+
+@pytest.mark.parametrize("name", WRONG_NEXT)
+def test_a_replica_that_was_resumed_takes_and_refuses_what_the_one_before_would(name: str) -> None:
+    before = replay([*good_log()[:5]])
+    before.erased.add(C)  # as if it had ended long ago
+    resumed = Replica.resume(
+        Tree.of(before.size, before.perfect), Map.of(before.map.records()), before.erased, before.recorded_at
+    )
+    assert (resumed.size, resumed.tree_root(), resumed.map.root()) == (
+        before.size,
+        before.tree_root(),
+        before.map.root(),
+    )
+    resumed.apply(good_log()[5])
+    make, rule, _ = WRONG_NEXT[name]
+    with pytest.raises(Invalid) as caught:
+        resumed.apply(make())
+    assert caught.value.step in {f"log rule {rule}", "log rule 4" if make()[1:33] == C else ""}
+    with pytest.raises(Invalid, match="log rule 4"):
+        resumed.apply(event(C, 1, 0, NOW + 2))
+    resumed.apply(good_end())
