@@ -168,12 +168,17 @@ def evidence(
 @app.command()
 def verify(
     file: Annotated[Path, typer.Argument(help="A receipt (JSON) or an evidence bundle (ZIP).")],
-    vkey: Annotated[Path | None, typer.Option(help="File with the log's verifier key, obtained independently.")] = None,
+    vkey: Annotated[
+        Path | None, typer.Option(help="File with the log's verifier key (or keys, see vkeys), obtained independently.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="tlog-policy file: which logs, which witnesses, how many must have cosigned.")
+    ] = None,
 ) -> None:
     """Verify a receipt or a bundle offline, step by step."""
     from services.ledger.reader.verify import main as verify_main
 
-    raise typer.Exit(verify_main(file, vkey))
+    raise typer.Exit(verify_main(file, vkey, policy))
 
 
 @rejected.command("list")

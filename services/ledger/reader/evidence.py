@@ -20,12 +20,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from services.ledger.reader.archive import unpack
-from services.ledger.reader.checkpoint import Checkpoint, verify_checkpoint
+from services.ledger.reader.checkpoint import Checkpoint
 from services.ledger.reader.compartment import open_compartment
 from services.ledger.reader.double_opt_in import DoubleOptIn, Shown
 from services.ledger.reader.entry import Entry, Recorded, parse_entry, parse_statement, verify_in_log
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.note import CosignatureVerifier, parse_note
+from services.ledger.reader.policy import Trusted, is_trusted, verify_enclosed
 from services.ledger.reader.served import CLOCKS_APART_MS, hold_against, key_id, parse_notice_keys, verify_served
 from services.ledger.reader.strict import Fields, canonical_json, moment, parse_json
 from services.ledger.record import RECORDED_TYPES, NoRecord, notices_of, parse_snapshot, record
@@ -79,7 +80,7 @@ class Bundle:
     """One bundle on its way through the steps; each step relies on those before it."""
 
     data: bytes
-    vkey: str | None
+    vkey: Trusted
     findings: list[Finding] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     signed_by: str = ""
@@ -153,15 +154,16 @@ class Bundle:
         """The log's key has signed the checkpoint."""
         step = "2"
         enclosed = self._line(step, VKEY)
-        if self.vkey is not None and self.vkey != enclosed:
+        if not is_trusted(self.vkey, enclosed):
             raise Invalid(step, "the verifier key", "you gave is not the one this bundle names")
         note = self._file(step, CHECKPOINT)
         try:
-            checkpoint = verify_checkpoint(note, enclosed)
+            shown = verify_enclosed(self.vkey, enclosed, note)
             fresh = CosignatureVerifier(self._line(step, FRESH_VKEY))
             seconds = fresh.verify(parse_note(note))
         except Invalid as error:
             raise Invalid(step, "the checkpoint", f"does not verify: {error}") from None
+        checkpoint = shown.checkpoint
         if checkpoint.origin != self.origin or checkpoint.size != self.size:
             raise Invalid(step, "the checkpoint", "is not the one the manifest names")
         if fresh.name != f"{self.origin}/fresh":
@@ -170,7 +172,8 @@ class Bundle:
         self._found(
             2,
             f"the checkpoint of {self.origin}, {self.size} leaves, is signed by the log's key; "
-            f"it was the newest at {moment(seconds)} by the word of the bundle's own fresh key",
+            f"it was the newest at {moment(seconds)} by the word of the bundle's own fresh key"
+            f"{shown.cosigners()}",
         )
 
     # -- 3 ---------------------------------------------------------------------------------------------------------

@@ -86,12 +86,12 @@ class Verifier:
 
     _type = _ED25519
 
-    __slots__ = ("_key", "key_id", "name")
+    __slots__ = ("_key", "key_id", "name", "public")
 
     def __init__(self, vkey: str) -> None:
         """Take a verifier key, one line of text, or raise Invalid."""
-        self.name, self.key_id, public = _parse_vkey(vkey, self._type)
-        self._key = _public_key(public)
+        self.name, self.key_id, self.public = _parse_vkey(vkey, self._type)
+        self._key = _public_key(self.public)
 
     def verify(self, note: Note) -> None:
         """Raise Invalid unless this key has signed the note.
@@ -108,12 +108,12 @@ class CosignatureVerifier:
 
     _type = _COSIGNATURE
 
-    __slots__ = ("_key", "key_id", "name")
+    __slots__ = ("_key", "key_id", "name", "public")
 
     def __init__(self, vkey: str) -> None:
         """Take a verifier key, one line of text, or raise Invalid."""
-        self.name, self.key_id, public = _parse_vkey(vkey, self._type)
-        self._key = _public_key(public)
+        self.name, self.key_id, self.public = _parse_vkey(vkey, self._type)
+        self._key = _public_key(self.public)
 
     def verify(self, note: Note) -> int:
         """Return the time of this key's cosignature in seconds since 1970 (the latest of several), or raise Invalid.

@@ -8,6 +8,7 @@ from services.ledger.reader.checkpoint import Checkpoint, parse_decimal, verify_
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.merkle import HASH_SIZE, leaf_hash, verify_inclusion
 from services.ledger.reader.note import NOTE_LIMIT, decode_base64
+from services.ledger.reader.policy import Policy
 
 EXTRA_LIMIT = 64 * 1024
 HASHES_LIMIT = 64
@@ -82,18 +83,21 @@ def parse_proof(data: bytes) -> Proof:
     return Proof(index, hashes, checkpoint_note, extra)
 
 
-def verify_proof(data: bytes, leaf: bytes, vkey: str) -> Checkpoint:
-    """Verify that the log of this verifier key holds this leaf; return the checkpoint that says so, or raise Invalid.
+def verify_proof(data: bytes, leaf: bytes, trusted: str | Policy) -> Checkpoint:
+    """Verify that the log of this key, or one of this policy, holds this leaf; return the checkpoint that says so.
 
     1. The proof is well formed.
-    2. Its checkpoint is signed by the key, whose name is its origin.
+    2. Its checkpoint is signed by the key, whose name is its origin; or it satisfies the policy.
     3. The leaf is hashed.
     4. The leaf hash is in the checkpoint's tree, at the proof's index.
     """
     # 1.
     proof = parse_proof(data)
     # 2.
-    checkpoint = verify_checkpoint(proof.checkpoint_note, vkey)
+    if isinstance(trusted, Policy):
+        checkpoint = trusted.verify(proof.checkpoint_note).checkpoint
+    else:
+        checkpoint = verify_checkpoint(proof.checkpoint_note, trusted)
     # 3.
     hashed = leaf_hash(leaf)
     # 4.

@@ -16,6 +16,7 @@ from services.ledger.reader.errors import Invalid
 from services.ledger.reader.evidence import Finding
 from services.ledger.reader.leaf import Event
 from services.ledger.reader.note import CosignatureVerifier, parse_note
+from services.ledger.reader.policy import Trusted, is_trusted, verify_enclosed
 from services.ledger.reader.proof import Proof, parse_proof
 from services.ledger.reader.strict import Fields, moment, parse_json
 from services.ledger.record import NoRecord, parse_snapshot, record
@@ -47,7 +48,7 @@ class Receipt:
     """One receipt on its way through the steps."""
 
     data: bytes
-    vkey: str | None
+    vkey: Trusted
     findings: list[Finding] = field(default_factory=list)
     signed_by: str = ""
     conclusion: str = ""
@@ -69,25 +70,27 @@ class Receipt:
     def _step_2(self, fields: Fields) -> Proof:
         step = "2"
         enclosed = fields.text("vkey")
-        if self.vkey is not None and self.vkey != enclosed:
+        if not is_trusted(self.vkey, enclosed):
             raise Invalid(step, "the verifier key", "you gave is not the one this receipt names")
         text = fields.text("proof").encode()
         try:
             proof = parse_proof(text)
-            checkpoint = verify_checkpoint(proof.checkpoint_note, enclosed)
+            shown = verify_enclosed(self.vkey, enclosed, proof.checkpoint_note)
             fresh = CosignatureVerifier(fields.text("fresh_vkey"))
             seconds = fresh.verify(parse_note(proof.checkpoint_note))
         except Invalid as error:
             raise Invalid(step, "the proof's checkpoint", f"does not verify: {error}") from None
         if proof.extra is not None:
             raise Invalid(step, "the proof", "has extra data, which nothing vouches for")
+        checkpoint = shown.checkpoint
         if checkpoint.origin != fields.text("origin") or fresh.name != f"{checkpoint.origin}/fresh":
             raise Invalid(step, "the origin", "is not the one that the checkpoint or the fresh key names")
         self.signed_by = enclosed
         self._found(
             2,
             f"the checkpoint of {checkpoint.origin}, {checkpoint.size} leaves, is signed by the log's key; "
-            f"it was the newest at {moment(seconds)} by the word of the receipt's own fresh key",
+            f"it was the newest at {moment(seconds)} by the word of the receipt's own fresh key"
+            f"{shown.cosigners()}",
         )
         return proof
 

@@ -9,7 +9,7 @@ from services.ledger.reader import evidence, receipt
 from services.ledger.reader.archive import ARCHIVE_LIMIT
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.evidence import Bundle, Finding
-from services.ledger.reader.note import VKEY_LIMIT, Verifier
+from services.ledger.reader.policy import POLICY_LIMIT, Policy, Trusted, parse_log_keys, parse_policy
 from services.ledger.reader.receipt import Receipt
 from services.ledger.reader.strict import parse_json
 
@@ -49,10 +49,11 @@ def kind_of(data: bytes) -> Kind | None:
     return "receipt" if isinstance(value, dict) and set(value) >= _RECEIPT_MEMBERS else None
 
 
-def verify(data: bytes, vkey: str | None) -> Report | None:
+def verify(data: bytes, vkey: Trusted) -> Report | None:
     """Check a receipt or a bundle; None if it is neither, Invalid (its `step` names the check) if it does not hold.
 
-    Without `vkey` everything is checked under the key the file brings along: whose that is remains to be asked.
+    `vkey` is the log's key, or a policy, which may bring several keys, and witnesses. Without it everything is checked
+    under the key the file brings along: whose that is remains to be asked.
     """
     kind = kind_of(data)
     if kind is None:
@@ -71,28 +72,29 @@ def verify(data: bytes, vkey: str | None) -> Report | None:
 UNEXPECTED: Final = "unexpected"
 
 
-def main(file: Path, vkey: Path | None) -> int:
+def main(file: Path, vkey: Path | None, policy: Path | None = None) -> int:
     """Verify a file and print what each step has shown; the exit status."""
     try:
         data = _read(file, ARCHIVE_LIMIT)
     except OSError as error:
         return _complain(f"cannot read the file: {error.strerror or type(error).__name__}")
     try:
-        key = None if vkey is None else _vkey(vkey)
+        trusted = _trusted(vkey, policy)
     except OSError as error:
-        return _complain(f"cannot read the verifier key: {error.strerror or type(error).__name__}")
+        return _complain(f"cannot read the verifier key, or the policy: {error.strerror or type(error).__name__}")
     except Invalid as error:
-        return _complain(f"the verifier key given is none: {error}")
+        what = "policy" if policy is not None and vkey is None else "verifier key"
+        return _complain(f"the {what} given is none: {error}")
     kind = kind_of(data)
     try:
-        report = verify(data, key)
+        report = verify(data, trusted)
     except Invalid as error:
         return _say(INVALID, f"INVALID {kind}: step {error.step}: {error.what} {error.why}")
     if report is None:
         return _complain("this is neither a receipt nor an evidence bundle of Consent Ledger")
     for finding in report.findings:
         _print(f" {finding.step}  {finding.text}")
-    if key is None:
+    if trusted is None or not trusted.logs:
         _print(f"signed by  {report.signed_by}")
         return _say(
             INVALID,
@@ -108,13 +110,13 @@ def _read(file: Path, limit: int) -> bytes:
         return opened.read(limit + 1)
 
 
-def _vkey(file: Path) -> str:
-    try:
-        text = _read(file, VKEY_LIMIT).decode("utf-8").strip()
-    except UnicodeDecodeError:
-        raise Invalid("vkey 1", "the verifier key", "is not UTF-8") from None
-    Verifier(text)
-    return text
+def _trusted(vkey: Path | None, policy: Path | None) -> Policy | None:
+    """What was given on the command line: the policy, for the logs of the key file if there is one."""
+    keys = None if vkey is None else parse_log_keys(_read(vkey, POLICY_LIMIT))
+    if policy is None:
+        return keys
+    given = parse_policy(_read(policy, POLICY_LIMIT))
+    return given if keys is None else given.for_logs(keys.logs)
 
 
 def _say(status: int, text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services.ledger.evidence import bundle, write
+from services.ledger.reader.note import CosignatureSigner, parse_note
 from services.ledger.reader.verify import main
 from services.ledger.receipt import Snapshot, receipt, to_bytes
 from shared.errors import Refused
@@ -133,3 +136,54 @@ def test_a_bundle_is_written_whole_and_for_its_owner_only(tmp_path: Path) -> Non
 def test_a_folder_that_is_not_there_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="cannot-write"):
         write(tmp_path / "missing" / "out.zip", b"content")
+
+
+WITNESS = CosignatureSigner("witness.example", Ed25519PrivateKey.from_private_bytes(b"\x07" * 32))
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "policy"
+    path.write_text(f"log {story().world.signer.vkey}\nwitness them {WITNESS.vkey}\nquorum them\n")
+    return path
+
+
+def cosign(kept: Path) -> None:
+    """Put the witness's line under the receipt's checkpoint."""
+    value = json.loads(kept.read_bytes())
+    checkpoint = value["proof"].partition("\n\n")[2]
+    value["proof"] += WITNESS.sign(parse_note(checkpoint.encode()).text, 1_790_000_000).decode()
+    kept.write_bytes(json.dumps(value).encode())
+
+
+def test_a_receipt_that_nobody_witnessed_does_not_hold_under_a_policy_that_wants_a_witness(
+    kept: Path, policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(kept, None, policy) == 1
+    said = capsys.readouterr().out
+    assert "INVALID receipt: step 2" in said
+    assert "no quorum" in said
+
+
+def test_a_cosigned_receipt_is_valid_under_the_policy_and_says_who_cosigned_when(
+    kept: Path, policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cosign(kept)
+    assert main(kept, None, policy) == 0
+    assert "cosigned by them at 2026-09-21" in capsys.readouterr().out
+
+
+def test_a_policy_that_names_no_log_takes_the_key_from_beside_it_or_leaves_it_open(
+    kept: Path, policy: Path, vkey: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cosign(kept)
+    policy.write_text("".join(policy.read_text().splitlines(keepends=True)[1:]))
+    assert main(kept, None, policy) == 1
+    assert "not settled" in capsys.readouterr().out
+    assert main(kept, vkey, policy) == 0
+
+
+def test_a_policy_that_is_none_gives_2(kept: Path, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy.write_text("quorum of three\n")
+    assert main(kept, None, policy) == 2
+    assert "the policy given is none" in capsys.readouterr().err
