@@ -11,12 +11,13 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from services.ledger import record as records
 from services.ledger.reader import evidence as layout
+from services.ledger.reader import standalone
 from services.ledger.reader.archive import pack
 from services.ledger.reader.compartment import open_compartment
 from services.ledger.reader.errors import Invalid
@@ -44,6 +45,8 @@ bestätigt wurde, die Bestätigungs-E-Mail, jede Nutzung und jeder Widerruf, und
 Protokoll steht, dessen spätere Änderung jeder nachweisen kann, der einen früheren Stand oder eine Quittung hat.
 
 Prüfen (ohne Internet):   consent-ledger verify DATEI --vkey SCHLUESSEL
+          oder ohne alles:   python3 verify.py DATEI --vkey SCHLUESSEL     (Python ab 3.9, sonst nichts)
+verify.py kommt aus dieser Datei; wer ihr nicht traut, vergleicht den SHA-256 von verify.py mit dem veröffentlichten.
 Den Schlüssel des Protokolls nehmen Sie nicht aus dieser Datei, sondern aus einer Quelle, der Sie vertrauen.
 Das Format beschreibt docs/formats.md, Abschnitt 18; danach lässt sich ein eigenes Prüfprogramm schreiben.
 
@@ -54,6 +57,7 @@ Das Format beschreibt docs/formats.md, Abschnitt 18; danach lässt sich ein eige
   opened/       was verschlüsselt war, geöffnet: die Adresse, die E-Mail (.eml lässt sich im Mailprogramm öffnen)
   attachments/  dasselbe verschlüsselt, wie es aufbewahrt wird
   keys.json     die Schlüssel genau dieser Teile
+  effects/      wann ein Widerruf in welchem System wirkte (Angabe des Betreibers)
 
 Was diese Datei nicht zeigt: dass nach dem Stand in checkpoint.txt nichts weiter gesagt wurde; wer hinter der Adresse
 steht; dass die Uhr des Betreibers richtig ging.
@@ -68,6 +72,8 @@ confirmation mail, each use and each withdrawal, and that all of it stands in a 
 earlier state of it or a receipt can prove a later change.
 
 To check (offline):       consent-ledger verify FILE --vkey KEY
+  or with nothing else:   python3 verify.py FILE --vkey KEY     (Python from 3.9, nothing beside it)
+verify.py comes out of this file; if you do not trust that, compare its SHA-256 with the one that is published.
 Do not take the log's key from this file, but from a source you trust.
 The format is described in docs/formats.md, section 18; it suffices to write a verifier of your own.
 
@@ -78,6 +84,7 @@ The format is described in docs/formats.md, section 18; it suffices to write a v
   opened/       what was sealed, opened: the address, the mail (.eml opens in a mail program)
   attachments/  the same sealed, as it is kept
   keys.json     the keys of exactly these parts
+  effects/      when a withdrawal took effect in which system (by the operator's word)
 
 What this file does not show: that nothing was said after the state in checkpoint.txt; who is behind the address;
 that the operator's clock was right.
@@ -99,6 +106,8 @@ class Material:
     registers: Mapping[str, bytes]
     notice_keys: Any
     dkim_keys: Any
+    effects: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """withdrawal's statement id → what each system noted of its effect"""
 
 
 def files_of(material: Material) -> dict[str, bytes]:
@@ -106,6 +115,7 @@ def files_of(material: Material) -> dict[str, bytes]:
     history = material.history
     files = {
         layout.README: README.encode(),
+        layout.VERIFIER: Path(standalone.__file__).read_bytes(),
         layout.CHECKPOINT: history["checkpoint"].encode(),
         layout.VKEY: f"{history['vkey']}\n".encode(),
         layout.FRESH_VKEY: f"{history['fresh_vkey']}\n".encode(),
@@ -126,6 +136,9 @@ def files_of(material: Material) -> dict[str, bytes]:
             files[f"records/{index}.jsonld"] = canonical_json(records.record(statement, snapshot))
         if (notice := getattr(statement.data, "notice", None)) is not None:
             files[f"notices/{notice.hash}.txt"] = _notice(snapshot, statement.data.activity, notice.hash)
+        if statement.id in material.effects:
+            noted = {"statement": statement.id, "systems": material.effects[statement.id]}
+            files[f"effects/{index}.json"] = canonical_json(noted)
         for part in sealed_parts(statement):
             key = keys.get((statement.id, part.compartment))
             ciphertext = part.ciphertext or material.attachments.get(part.attachment)

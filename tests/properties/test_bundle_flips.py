@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from services.ledger.evidence import bundle, files_of
 from services.ledger.reader.archive import unpack
 from services.ledger.reader.errors import Invalid
-from services.ledger.reader.evidence import DKIM_KEYS, MANIFEST, NOTICE_KEYS, README
+from services.ledger.reader.evidence import DKIM_KEYS, MANIFEST, NOTICE_KEYS, README, VERIFIER
 from services.ledger.reader.verify import UNEXPECTED, kind_of, main, verify
 from services.ledger.receipt import Snapshot, receipt, to_bytes
 from shared.register import load
 from tests.opt_in import OptIn
 from tests.unit.proof.forging import mended
 
-# Signed by nobody: what is said for people, and keys that may only make the evidence weaker.
-UNVOUCHED = {README, DKIM_KEYS, NOTICE_KEYS}
+# Signed by nobody: what is said for people, a program of which it is said, and keys that may only weaken the evidence.
+UNVOUCHED = {README, DKIM_KEYS, NOTICE_KEYS, VERIFIER}
 
 
 @cache

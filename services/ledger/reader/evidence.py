@@ -46,17 +46,23 @@ KEYS: Final = "keys.json"
 NOTICE_KEYS: Final = "notice-keys.json"
 DKIM_KEYS: Final = "dkim-keys.json"
 README: Final = "README.txt"
-SINGLE: Final = (MANIFEST, CHECKPOINT, VKEY, FRESH_VKEY, KEYS, NOTICE_KEYS, DKIM_KEYS, README)
+VERIFIER: Final = "verify.py"
+SINGLE: Final = (MANIFEST, CHECKPOINT, VKEY, FRESH_VKEY, KEYS, NOTICE_KEYS, DKIM_KEYS, README, VERIFIER)
 STEPS: Final = 9
+
+# SHA-256 of every `verify.py` that was ever packed, newest last. A bundle tells people to run that file: so the file
+# is one of these, or this verifier says that nobody vouches for it.
+KNOWN_VERIFIERS: Final = ("b1ec5c27f308db7cfcb458d5e54fe08e69347ad318e1164dbd669b83bcdf88c4",)
 
 _HASH = "[0-9a-f]{64}"
 _NUMBER = "(?:0|[1-9][0-9]{0,19})"
 _MANY = re.compile(
     rf"statements/{_NUMBER}\.json|records/{_NUMBER}\.jsonld|register/{_HASH}\.json|notices/{_HASH}\.txt"
-    rf"|attachments/{_HASH}|opened/{_NUMBER}-(?:evidence\.json|brief\.json|attachment-[0-9]\.(?:eml|bin))"
+    rf"|attachments/{_HASH}|effects/{_NUMBER}\.json|opened/{_NUMBER}-(?:evidence\.json|brief\.json|attachment-[0-9]\.(?:eml|bin))"
 )
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z", re.ASCII)
 _KEYS_LIMIT = 4096
+_SYSTEMS_LIMIT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,10 @@ class Bundle:
             if name not in SINGLE and not _MANY.fullmatch(name):
                 raise Invalid(step, f"the file {name}", "is none that a bundle has")
         self._found(1, f"the archive is canonical; {len(self.files)} files, each with the hash its manifest says")
+        if VERIFIER in self.files:
+            known = hashlib.sha256(self.files[VERIFIER]).hexdigest() in KNOWN_VERIFIERS
+            said = "is one that this program knows" if known else "is none that this program knows: do not run it"
+            self._found(1, f"{VERIFIER} {said}")
 
     # -- 2 ---------------------------------------------------------------------------------------------------------
 
@@ -417,6 +427,7 @@ class Bundle:
 
     def step_9(self) -> None:
         """What holds at this checkpoint, as far as this file can say."""
+        step = "9"
         standing = Standing({})
         for one in self.recorded:
             standing, _ = standing.apply(one.statement, one.index)
@@ -437,6 +448,22 @@ class Bundle:
         for one in self.recorded:
             if one.statement.type == "ConsentUsed" and not self._covered(one.statement):
                 self._found(9, f"the use at index {one.index} relied on no consent in force when its permit was issued")
+        self._effects(step)
+
+    def _effects(self, step: str) -> None:
+        """What the operator's systems noted of when a withdrawal took effect; nothing proves it."""
+        restrictive = {one.index: one.statement.id for one in self.recorded if one.statement.type in RESTRICTIVE}
+        for name in sorted((one for one in self.files if one.startswith("effects/")), key=_index_of):
+            noted = Fields(step, name, parse_json(step, name, self.files[name])).exactly("statement", "systems")
+            if restrictive.get(_index_of(name)) != noted.text("statement"):
+                raise Invalid(step, f"the file {name}", "is about no withdrawal in this bundle")
+            for system in noted.objects("systems", _SYSTEMS_LIMIT):
+                system.exactly("applied_at", "in_transmission", "system")
+                self._found(
+                    9,
+                    f"by the operator's word, the withdrawal at index {_index_of(name)} took effect in "
+                    f"{system.text('system')} at {system.text('applied_at')}",
+                )
 
     def _covered(self, use: Statement) -> bool:
         standing = Standing({})
