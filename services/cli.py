@@ -167,7 +167,10 @@ def evidence(
 
 @app.command()
 def verify(
-    file: Annotated[Path, typer.Argument(help="A receipt (JSON) or an evidence bundle (ZIP).")],
+    file: Annotated[Path, typer.Argument(help="A receipt or a proof (JSON), an evidence bundle (ZIP), a checkpoint.")],
+    other: Annotated[
+        Path | None, typer.Argument(help="A second one: is there anything in which both cannot be true?")
+    ] = None,
     vkey: Annotated[
         Path | None, typer.Option(help="File with the log's verifier key (or keys, see vkeys), obtained independently.")
     ] = None,
@@ -175,10 +178,13 @@ def verify(
         Path | None, typer.Option(help="tlog-policy file: which logs, which witnesses, how many must have cosigned.")
     ] = None,
 ) -> None:
-    """Verify a receipt or a bundle offline, step by step."""
+    """Verify a file offline, step by step; or two files, and what they give away about whoever keeps the log.
+
+    Exit 0: valid (two files: no contradiction). 1: invalid, or fraud, or the key was not given. 2: none of our files.
+    """
     from services.ledger.reader.verify import main as verify_main
 
-    raise typer.Exit(verify_main(file, vkey, policy))
+    raise typer.Exit(verify_main(file, vkey, policy, other))
 
 
 @rejected.command("list")

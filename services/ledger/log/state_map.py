@@ -128,6 +128,33 @@ class StateMap:
             self._hash_parents(parents)
         return nodes[1]
 
+    def prove(self, label: bytes) -> tuple[list[bytes], bytes | None]:
+        """Where the label leads: the siblings on the way, deepest first, and the record that stands there, or None.
+
+        It is present if the record is its own, else absent (docs/formats.md §22).
+        """
+        self.root()
+        prefix = int.from_bytes(label, "big")
+        siblings: list[bytes] = []
+        node, depth = 1, 0
+        while self._kinds[node] == _INNER and not self._is_bucket(node):
+            child = node << 1 | prefix >> _LABEL_BITS - 1 - depth & 1
+            siblings.append(self._nodes[child ^ 1])
+            node = child
+            depth += 1
+        while self._kinds[node] == _SINGLE and not self._is_bucket(node):
+            node = node << 1 | (self._kinds[node << 1] == _EMPTY)
+        blob = self._blobs[node] if self._kinds[node] != _EMPTY else b""
+        while len(blob) > SLOT_SIZE:
+            ours, other = _sides(blob, depth)
+            if label[depth >> 3] & 0x80 >> (depth & 7):
+                ours, other = other, ours
+            depth += 1
+            siblings.append(_bucket_hash(other, depth)[0])
+            blob = ours
+        siblings.reverse()
+        return siblings, blob[:RECORD_SIZE] or None
+
     def begin(self) -> None:
         """Open a batch; the one before must have been committed or undone."""
         if self._before:
@@ -196,6 +223,10 @@ class StateMap:
             return node << 1 | prefix >> shift - 1 & 1
         return node
 
+    def _is_bucket(self, node: int) -> bool:
+        """Whether records lie at this node of the heap, rather than two children."""
+        return node >= self._split
+
     def _hash_parents(self, parents: Iterable[int]) -> None:
         nodes, kinds = self._nodes, self._kinds
         for node in parents:
@@ -220,15 +251,11 @@ class StateMap:
             self._nodes += [_ABSENT] * more
             self._kinds += bytes(more)
             self._blobs += [b""] * more
-        blob = self._blobs[node]
-        byte, mask = self._bits >> 3, 0x80 >> (self._bits & 7)
-        at = 0
-        while at < len(blob) and not blob[at + byte] & mask:
-            at += SLOT_SIZE
+        left, right = _sides(self._blobs[node], self._bits)
         stale = node in self._touched
         self._touched.discard(node)
         self._blobs[node] = b""
-        for child, part in ((2 * node, blob[:at]), (2 * node + 1, blob[at:])):
+        for child, part in ((2 * node, left), (2 * node + 1, right)):
             self._blobs[child] = part
             if stale:
                 self._touched.add(child)
@@ -246,6 +273,15 @@ def _find(blob: bytes, label: bytes) -> int:
     while at > 0 and at % SLOT_SIZE:
         at = blob.find(label, at + 1)
     return at
+
+
+def _sides(blob: bytes, depth: int) -> tuple[bytes, bytes]:
+    """The records of a bucket whose label has a 0 at this depth, and those with a 1."""
+    byte, mask = depth >> 3, 0x80 >> (depth & 7)
+    at = 0
+    while at < len(blob) and not blob[at + byte] & mask:
+        at += SLOT_SIZE
+    return blob[:at], blob[at:]
 
 
 def _single_hash(record: bytes) -> bytes:

@@ -25,6 +25,7 @@ from services.ledger.reader.compartment import open_compartment
 from services.ledger.reader.double_opt_in import DoubleOptIn, Shown
 from services.ledger.reader.entry import Entry, Recorded, parse_entry, parse_statement, verify_in_log
 from services.ledger.reader.errors import Invalid
+from services.ledger.reader.facts import Facts
 from services.ledger.reader.note import CosignatureVerifier, parse_note
 from services.ledger.reader.policy import Trusted, is_trusted, verify_enclosed
 from services.ledger.reader.served import CLOCKS_APART_MS, hold_against, key_id, parse_notice_keys, verify_served
@@ -32,7 +33,7 @@ from services.ledger.reader.strict import Fields, canonical_json, moment, parse_
 from services.ledger.record import RECORDED_TYPES, NoRecord, notices_of, parse_snapshot, record
 from shared.clock import from_millis, millis, parse_rfc3339, rfc3339
 from shared.events import EVERYTHING, RESTRICTIVE, Standing, Statement, is_overtaken, purpose_matter
-from shared.events.matter import MATTER_PATTERN
+from shared.events.matter import MATTER_PATTERN, OVERTAKEN
 from shared.identifiers import is_subject, shard_of
 from shared.register import RegisterInvalid
 from shared.register.notice import Notice, parse_notice
@@ -471,6 +472,19 @@ class Bundle:
             if one.index < int(use.data.permit.size):
                 standing, _ = standing.apply(one.statement, one.index)
         return standing.permits(self.purpose, self.channel)
+
+    @property
+    def facts(self) -> Facts:
+        """What can be held against another file, once all steps are done."""
+        facts = Facts(self.origin, self.signed_by)
+        assert self.checkpoint is not None  # noqa: S101 - step 2 has set it
+        facts.add_checkpoint(self.checkpoint)
+        for entry, one in zip(self.entries, self.recorded, strict=True):
+            matter = OVERTAKEN * one.overtaken + one.matter
+            facts.add_leaf(one.index, entry.leaf, one.event, matter)
+            facts.add_pin(self.subject, one.pin)
+            facts.add_label(self.subject, matter, one.event.label)
+        return facts
 
     @property
     def conclusion(self) -> str:

@@ -14,6 +14,7 @@ from services.ledger.reader.checkpoint import verify_checkpoint
 from services.ledger.reader.entry import Entry, verify_in_log
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.evidence import Finding
+from services.ledger.reader.facts import Facts
 from services.ledger.reader.leaf import Event
 from services.ledger.reader.note import CosignatureVerifier, parse_note
 from services.ledger.reader.policy import Trusted, is_trusted, verify_enclosed
@@ -21,7 +22,7 @@ from services.ledger.reader.proof import Proof, parse_proof
 from services.ledger.reader.strict import Fields, moment, parse_json
 from services.ledger.record import NoRecord, parse_snapshot, record
 from shared.clock import from_millis, rfc3339
-from shared.events import Malformed, Statement, parse
+from shared.events import PERMISSIVE, Malformed, Statement, matter_of, parse
 from shared.identifiers import shard_of
 
 FORMAT: Final = "consent-ledger/receipt/1"
@@ -52,6 +53,8 @@ class Receipt:
     findings: list[Finding] = field(default_factory=list)
     signed_by: str = ""
     conclusion: str = ""
+    facts: Facts = field(init=False)
+    """What can be held against another file."""
 
     def verify(self) -> None:
         """All steps, or Invalid."""
@@ -64,6 +67,13 @@ class Receipt:
         entry, event = self._step_3(fields, proof)
         statement = self._step_4(fields, entry)
         self._step_6(fields, statement)
+        self.facts = Facts(fields.text("origin"), self.signed_by)
+        self.facts.add_checkpoint(verify_checkpoint(proof.checkpoint_note, self.signed_by))
+        self.facts.add_leaf(entry.index, entry.leaf, event, matter_of(statement))
+        self.facts.add_pin(statement.subject, entry.pin)
+        # A receipt does not say whether its statement was overtaken; only a permissive one can have been.
+        sure = statement.type not in PERMISSIVE
+        self.facts.add_label(statement.subject, matter_of(statement), event.label, sure=sure)
         at = rfc3339(from_millis(event.recorded_at))
         self.conclusion = f"{statement.type} of {statement.subject} is recorded at index {entry.index} since {at}"
 

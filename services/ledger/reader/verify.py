@@ -1,15 +1,26 @@
-"""`consent-ledger verify`: whether a file is a true receipt or evidence bundle, by file and key alone, offline."""
+"""`consent-ledger verify`: whether a file proves what it says, and whether two files can both be true; offline."""
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, TextIO
+from typing import Final, Literal, Protocol, TextIO, TypeGuard
 
-from services.ledger.reader import evidence, receipt
+from services.ledger.reader import evidence, proof_file, receipt
 from services.ledger.reader.archive import ARCHIVE_LIMIT
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.evidence import Bundle, Finding
-from services.ledger.reader.policy import POLICY_LIMIT, Policy, Trusted, parse_log_keys, parse_policy
+from services.ledger.reader.facts import Facts, contradictions
+from services.ledger.reader.note import NOTE_LIMIT
+from services.ledger.reader.policy import (
+    POLICY_LIMIT,
+    LogKey,
+    Policy,
+    Trusted,
+    parse_log_keys,
+    parse_policy,
+)
+from services.ledger.reader.proof_file import ProofFile
 from services.ledger.reader.receipt import Receipt
 from services.ledger.reader.strict import parse_json
 
@@ -18,10 +29,35 @@ INVALID: Final = 1
 NEITHER: Final = 2
 
 _ZIP: Final = (b"PK\x03\x04", b"PK\x05\x06")
-_RECEIPT_MARKS: Final = (b"c2sp.org/tlog-proof@v1", b'"opening"')
-_RECEIPT_MEMBERS: Final = frozenset({"leaf", "proof", "statement"})
+_NOTE: Final = "\n\n\u2014 ".encode()
+_CHECKPOINT_LINES: Final = 3
 
-Kind = Literal["receipt", "evidence bundle"]
+Kind = Literal["receipt", "evidence bundle", "proof", "checkpoint"]
+
+# One flipped bit must not turn a file of ours into one that is none of our business: what names the format may be
+# damaged, or what is in it.
+_FORMATS: Final[Mapping[Kind, str]] = {"receipt": receipt.FORMAT, "proof": proof_file.FORMAT}
+_MARKS: Final[Mapping[Kind, tuple[tuple[bytes, ...], ...]]] = {
+    "receipt": ((b"c2sp.org/tlog-proof@v1", b'"opening"'),),
+    "proof": ((b'"label_key"', b'"words"'), (b'"map_root"', b'"words"'), (b'"old"', b'"fresh_vkey"')),
+}
+_MEMBERS: Final[Mapping[Kind, frozenset[str]]] = {
+    "receipt": frozenset({"leaf", "proof", "statement"}),
+    "proof": frozenset({"checkpoint", "kind"}),
+}
+
+
+class Checked(Protocol):
+    """One file on its way through its steps."""
+
+    findings: list[Finding]
+    signed_by: str
+
+    @property
+    def conclusion(self) -> str: ...
+    @property
+    def facts(self) -> Facts: ...
+    def verify(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +69,70 @@ class Report:
     conclusion: str
     signed_by: str
     """The verifier key under which all this holds."""
+    facts: Facts
+    """What can be held against another file."""
+
+
+@dataclass
+class BareCheckpoint:
+    """A checkpoint by itself: that it was signed is all it shows, and it brings no key along."""
+
+    data: bytes
+    vkey: Trusted
+    findings: list[Finding] = field(default_factory=list)
+    signed_by: str = ""
+    conclusion: str = ""
+    facts: Facts = field(init=False)
+
+    def verify(self) -> None:
+        """Invalid unless one of the given keys has signed it."""
+        given = Policy((LogKey(self.vkey),)) if isinstance(self.vkey, str) else self.vkey
+        if not _names_logs(given):
+            raise Invalid("1", "the checkpoint", "names no key: give the log's with --vkey")
+        shown = given.verify(self.data)
+        checkpoint = shown.checkpoint
+        self.signed_by = shown.signed_by
+        self.facts = Facts(checkpoint.origin, shown.signed_by)
+        self.facts.add_checkpoint(checkpoint)
+        self.conclusion = (
+            f"{checkpoint.origin} had {checkpoint.size} leaves under the root {checkpoint.root.hex()}"
+            f"{shown.cosigners()}"
+        )
+
+
+def _names_logs(trusted: Policy | None) -> TypeGuard[Policy]:
+    return trusted is not None and bool(trusted.logs)
 
 
 def kind_of(data: bytes) -> Kind | None:
-    """What a file wants to be, damaged or not; None if it is neither."""
-    # One flipped bit must not turn a bundle or receipt into a file that is none of our business.
+    """What a file wants to be, damaged or not; None if it is none of ours."""
     if evidence.FORMAT.encode() in data and (data.startswith(_ZIP) or b"PK\x01\x02" in data):
         return "evidence bundle"
-    if receipt.FORMAT.encode() in data or all(mark in data for mark in _RECEIPT_MARKS):
-        return "receipt"
+    for kind, name in _FORMATS.items():
+        if name.encode() in data or any(all(mark in data for mark in marks) for marks in _MARKS[kind]):
+            return kind
+    text, note, _ = data[:NOTE_LIMIT].partition(_NOTE)
+    if note and text.count(b"\n") == _CHECKPOINT_LINES - 1:
+        return "checkpoint"
     try:
         value = parse_json("1", "the file", data[: receipt.RECEIPT_LIMIT])
     except Invalid:
         return None
-    return "receipt" if isinstance(value, dict) and set(value) >= _RECEIPT_MEMBERS else None
+    if not isinstance(value, dict):
+        return None
+    return next((kind for kind, members in _MEMBERS.items() if set(value) >= members), None)
+
+
+_CHECKS: Final[Mapping[Kind, Callable[[bytes, Trusted], Checked]]] = {
+    "receipt": Receipt,
+    "evidence bundle": Bundle,
+    "proof": ProofFile,
+    "checkpoint": BareCheckpoint,
+}
 
 
 def verify(data: bytes, vkey: Trusted) -> Report | None:
-    """Check a receipt or a bundle; None if it is neither, Invalid (its `step` names the check) if it does not hold.
+    """Check a receipt, a bundle or a proof; None if it is none, Invalid (its `step` names the check) if it is false.
 
     `vkey` is the log's key, or a policy, which may bring several keys, and witnesses. Without it everything is checked
     under the key the file brings along: whose that is remains to be asked.
@@ -58,64 +140,107 @@ def verify(data: bytes, vkey: Trusted) -> Report | None:
     kind = kind_of(data)
     if kind is None:
         return None
-    checked = Receipt(data, vkey) if kind == "receipt" else Bundle(data, vkey)
+    checked = _CHECKS[kind](data, vkey)
     try:
         checked.verify()
+        return Report(kind, tuple(checked.findings), checked.conclusion, checked.signed_by, checked.facts)
     except Invalid:
         raise
     except Exception as error:
         # Nothing we know of ends here; whatever does was caused by the file, and a verifier says no to it.
         raise Invalid(UNEXPECTED, "the file", f"cannot be understood ({type(error).__name__})") from error
-    return Report(kind, tuple(checked.findings), checked.conclusion, checked.signed_by)
 
 
 UNEXPECTED: Final = "unexpected"
 
 
-def main(file: Path, vkey: Path | None, policy: Path | None = None) -> int:
-    """Verify a file and print what each step has shown; the exit status."""
-    try:
-        data = _read(file, ARCHIVE_LIMIT)
-    except OSError as error:
-        return _complain(f"cannot read the file: {error.strerror or type(error).__name__}")
+def main(file: Path, vkey: Path | None, policy: Path | None = None, other: Path | None = None) -> int:
+    """Verify a file, or two and what they say of each other, and print what each step has shown; the exit status."""
     try:
         trusted = _trusted(vkey, policy)
-    except OSError as error:
-        return _complain(f"cannot read the verifier key, or the policy: {error.strerror or type(error).__name__}")
+        if other is None:
+            report = _report("", _read(file, ARCHIVE_LIMIT), trusted)
+            for finding in report.findings:
+                _print(f" {finding.step}  {finding.text}")
+            status, last, signed_by = VALID, f"VALID {report.kind}: {report.conclusion}", {report.signed_by}
+        else:
+            both = [_report(f"{path.name}: ", _read(path, ARCHIVE_LIMIT), trusted) for path in (file, other)]
+            for path, report in zip((file, other), both, strict=True):
+                _print(f"{path.name}: {report.kind}: {report.conclusion}")
+            status, last = _compare(*both)
+            signed_by = {report.signed_by for report in both}
+    except _Unreadable as error:
+        return _complain(str(error))
     except Invalid as error:
-        what = "policy" if policy is not None and vkey is None else "verifier key"
-        return _complain(f"the {what} given is none: {error}")
+        return _say(INVALID, error.what)
+    if _names_logs(trusted):
+        return _say(status, last)
+    for one in sorted(signed_by):
+        _print(f"signed by  {one}")
+    if status != VALID:
+        _print(last)
+    return _say(
+        INVALID,
+        "everything else holds, but whose key signed it is not settled: "
+        "compare it yourself with the log's key from a source you trust, and give it with --vkey",
+    )
+
+
+class _Unreadable(Exception):
+    """A file given on the command line cannot be used; its text is for whoever gave it."""
+
+
+def _report(where: str, data: bytes, trusted: Policy | None) -> Report:
+    """What a file shows; _Unreadable if it is none of ours, Invalid in words for people."""
     kind = kind_of(data)
+    if kind == "checkpoint" and not _names_logs(trusted):
+        raise _Unreadable(f"{where}a checkpoint names no key to check it with: give the log's with --vkey")
     try:
         report = verify(data, trusted)
     except Invalid as error:
-        return _say(INVALID, f"INVALID {kind}: step {error.step}: {error.what} {error.why}")
+        why = f"INVALID {kind}: step {error.step}: {error.what} {error.why}"
+        raise Invalid(error.step, f"{where}{why}".rstrip(), "", index=error.index) from None
     if report is None:
-        return _complain("this is neither a receipt nor an evidence bundle of Consent Ledger")
-    for finding in report.findings:
-        _print(f" {finding.step}  {finding.text}")
-    if trusted is None or not trusted.logs:
-        _print(f"signed by  {report.signed_by}")
-        return _say(
-            INVALID,
-            "everything else holds, but whose key signed it is not settled: "
-            "compare it yourself with the log's key from a source you trust, and give it with --vkey",
+        raise _Unreadable(f"{where}this is neither a receipt nor an evidence bundle, a proof or a checkpoint of ours")
+    return report
+
+
+def _compare(first: Report, second: Report) -> tuple[int, str]:
+    """Hold two verified files against each other; exit status and last line."""
+    if first.facts.origin != second.facts.origin:
+        logs = f"{first.facts.origin} and {second.facts.origin}"
+        raise _Unreadable(f"these are of two logs, {logs}: nothing in one speaks of the other")
+    found = contradictions(first.facts.with_those_of(second.facts))
+    for one in found:
+        _print(f"FRAUD {one}")
+    if found:
+        return INVALID, (
+            f"FRAUD: the operator of {first.facts.origin} is caught: both files are signed by its log's key, and they "
+            "cannot both be true. Keep both; anyone can repeat this check with them and the key"
         )
-    return _say(VALID, f"VALID {report.kind}: {report.conclusion}")
+    return VALID, "NO CONTRADICTION: nothing in one of the files speaks against the other"
 
 
-def _read(file: Path, limit: int) -> bytes:
-    with file.open("rb") as opened:
-        # One byte more than we take shows that there is more.
-        return opened.read(limit + 1)
+def _read(file: Path, limit: int, what: str = "the file") -> bytes:
+    try:
+        with file.open("rb") as opened:
+            # One byte more than we take shows that there is more.
+            return opened.read(limit + 1)
+    except OSError as error:
+        raise _Unreadable(f"cannot read {what}: {error.strerror or type(error).__name__}") from None
 
 
 def _trusted(vkey: Path | None, policy: Path | None) -> Policy | None:
     """What was given on the command line: the policy, for the logs of the key file if there is one."""
-    keys = None if vkey is None else parse_log_keys(_read(vkey, POLICY_LIMIT))
-    if policy is None:
-        return keys
-    given = parse_policy(_read(policy, POLICY_LIMIT))
+    what = "verifier key"
+    try:
+        keys = None if vkey is None else parse_log_keys(_read(vkey, POLICY_LIMIT, "the verifier key"))
+        if policy is None:
+            return keys
+        what = "policy"
+        given = parse_policy(_read(policy, POLICY_LIMIT, "the policy"))
+    except Invalid as error:
+        raise _Unreadable(f"the {what} given is none: {error}") from None
     return given if keys is None else given.for_logs(keys.logs)
 
 
