@@ -127,6 +127,23 @@ def log_check(shard: Annotated[int | None, typer.Option(help="Only this shard.")
     raise typer.Exit(asyncio.run(check.main(Settings(), shard, _progress)))
 
 
+@log.command("drop-tail")
+def log_drop_tail(
+    by: Annotated[str, typer.Option(help="Who does it.")],
+    reason: Annotated[str, typer.Option(help="Why, in one sentence.")],
+    shard: Annotated[int, typer.Option(help="Which shard.")] = 0,
+    keep: Annotated[int | None, typer.Option(help="Do it: how many leaves are sealed, and stay.")] = None,
+) -> None:
+    """Take out of a log that the signer has stopped what lies above the sealed size. Without --keep: say what would go.
+
+    What had been accepted comes again from Kafka and the outboxes. Run it where the signer's files and the
+    key-encryption keys are, with ledger-append and ledger-seal stopped. Needs CONSENT_LEDGER_SUPERUSER_DSN.
+    """
+    from services.ledger.tail import drop_tail
+
+    print(asyncio.run(drop_tail(_with_superuser(Settings()), shard, by, reason, keep)))
+
+
 @log.command("vectors")
 def log_vectors(
     file: Annotated[

@@ -56,8 +56,8 @@ with h as (
       and to_timestamp($9 / 1000.0) between clock_timestamp() - interval '60 s' and clock_timestamp() + interval '5 s'
     returning 1
 ), add_leaves as (
-    insert into leaf_batch (shard, first, n, leaves, root)
-    select $1, $3, $10, $11, $52 from h where $10 > 0
+    insert into leaf_batch (shard, first, n, leaves, root, next_offset)
+    select $1, $3, $10, $11, $52, $6 from h where $10 > 0
 ), add_tiles as (
     insert into tile (shard, level, n, hashes)
     select $1, t.* from h, unnest($12::smallint[], $13::bigint[], $14::bytea[]) t

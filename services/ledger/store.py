@@ -13,6 +13,7 @@ from shared.errors import Corrupt
 SIGNER_DISAGREES: Final = "signer-disagrees"
 SEQUENCE_GAP: Final = "sequence-gap"
 POSITION_GONE: Final = "position-gone"
+TAIL_DROPPED: Final = "tail-dropped"
 
 _REPLAYED_ROWS: Final = 64
 
