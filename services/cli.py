@@ -144,6 +144,46 @@ def log_drop_tail(
     print(asyncio.run(drop_tail(_with_superuser(Settings()), shard, by, reason, keep)))
 
 
+@log.command("audit")
+def log_audit(
+    url: Annotated[str, typer.Argument(help="Where the log is served: https://example.org/ledger/log/0")],
+    vkey: Annotated[
+        Path | None, typer.Option(help="File with the log's verifier key (or keys, see vkeys), obtained independently.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="tlog-policy file: which witnesses, and how many of them must have cosigned.")
+    ] = None,
+    position: Annotated[
+        Path | None, typer.Option(help="File that remembers how far the audit came, and what the log has signed.")
+    ] = None,
+    cosign_key: Annotated[
+        Path | None, typer.Option(help="File of an Ed25519 key in hex: cosign what was audited (C2SP, v1).")
+    ] = None,
+    cosign_as: Annotated[str, typer.Option(help="Name of that key: an address without scheme.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Replay a log over HTTP as an outsider: tree, state map, every tile, every checkpoint.
+
+    Exit status: 0 all of it holds under the given key; 1 something is wrong, or no key was given; 2 not done.
+    """
+    from services.ledger import audit
+
+    if (cosign_key is None) != (not cosign_as) or (cosign_key is not None and position is None):
+        raise typer.BadParameter("To cosign, give --cosign-key, --cosign-as and --position: what was cosigned is kept.")
+    try:
+        request = audit.Request(
+            audit.log_address(url),
+            audit.read_trusted(vkey, policy),
+            position,
+            None if cosign_key is None else audit.cosigner(cosign_as, cosign_key),
+        )
+    except (Refused, OSError) as error:
+        reason = error.message if isinstance(error, Refused) else f"{error.filename}: {error.strerror}"
+        print(f"consent-ledger: {reason}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    raise typer.Exit(audit.main(request, _progress, as_json=as_json))
+
+
 @log.command("vectors")
 def log_vectors(
     file: Annotated[

@@ -29,13 +29,15 @@ class Replica:
         self._last_map_root_plus_one = 0
 
     @classmethod
-    def resume(cls, tree: Tree, state_map: Map, erased: Iterable[bytes], recorded_at: int) -> "Replica":
-        """Go on behind a MAP_ROOT, with what was there then. Nothing of it is checked: whoever resumes has done that,
-        by the tree's root, the map's root, and the leaves for the other two."""
+    def resume(
+        cls, tree: Tree, state_map: Map, erased: Iterable[bytes], recorded_at: int, last_map_root: int
+    ) -> "Replica":
+        """Go on where another stopped, with what it had. Nothing of it is checked: whoever resumes has done that, by
+        the tree's root, the root of the map behind a MAP_ROOT, and the leaves for the rest."""
         replica = cls()
         replica.map, replica._tree = state_map, tree
         replica.erased, replica.recorded_at = set(erased), recorded_at
-        replica._last_map_root_plus_one = tree.size
+        replica._last_map_root_plus_one = last_map_root + 1
         return replica
 
     @property
@@ -47,6 +49,11 @@ class Replica:
     def perfect(self) -> tuple[bytes, ...]:
         """Roots of the tree's perfect subtrees, biggest first."""
         return self._tree.perfect
+
+    @property
+    def last_map_root(self) -> int:
+        """Index of the newest MAP_ROOT; -1 if there is none yet."""
+        return self._last_map_root_plus_one - 1
 
     def tree_root(self) -> bytes:
         """Root of the tree of all leaves applied."""

@@ -173,8 +173,9 @@ def test_a_checkpoint_must_be_of_these_leaves_and_end_in_a_map_root() -> None:
 def test_a_replica_that_was_resumed_takes_and_refuses_what_the_one_before_would(name: str) -> None:
     before = replay([*good_log()[:5]])
     before.erased.add(C)  # as if it had ended long ago
+    state_map = Map.of(before.map.records())
     resumed = Replica.resume(
-        Tree.of(before.size, before.perfect), Map.of(before.map.records()), before.erased, before.recorded_at
+        Tree.of(before.size, before.perfect), state_map, before.erased, before.recorded_at, before.last_map_root
     )
     assert (resumed.size, resumed.tree_root(), resumed.map.root()) == (
         before.size,
