@@ -207,10 +207,10 @@ def log_vectors(
 def evidence(
     subject: Annotated[str, typer.Argument(help="The subject's id, as a receipt shows it.")],
     matter: Annotated[str, typer.Argument(metavar="PURPOSE/CHANNEL")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the ZIP.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write it; FILE.html verifies itself.")],
     reason: Annotated[str, typer.Option(help="Why; recorded with the disclosure of the keys.")] = "evidence export",
 ) -> None:
-    """Export an evidence bundle: one canonical ZIP that `verify` checks offline."""
+    """Export an evidence bundle: one canonical ZIP that `verify` checks offline, or a page with it."""
     from services.ledger.evidence import export
 
     purpose, _, channel = matter.partition("/")

@@ -23,6 +23,7 @@ from services.ledger.reader.compartment import open_compartment
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.strict import Fields, canonical_json
 from services.ledger.reader.verify import Report, verify
+from services.ledger.self_verifying_page import page_of
 from shared.client import ServiceClient
 from shared.errors import Refused
 from shared.events import Statement, parse
@@ -292,7 +293,10 @@ class _Gone(Exception):
 
 
 async def export(settings: Settings, subject: str, purpose: str, channel: str, output: Path, reason: str) -> Report:
-    """Write the bundle to `output`, readable by its owner only; what it shows. Refused and Unavailable pass through."""
+    """Write the bundle to `output`, readable by its owner only; what it shows. Refused and Unavailable pass through.
+
+    A name that ends in `.html` asks for the page that verifies itself, with the bundle in it.
+    """
     if not _NAME.match(purpose) or not _NAME.match(channel):
         raise Refused("not-a-purpose", "Name the purpose as PURPOSE/CHANNEL, for example newsletter/email.")
     credential = Secrets(settings.secrets_dir).credential("compliance")
@@ -306,7 +310,7 @@ async def export(settings: Settings, subject: str, purpose: str, channel: str, o
     finally:
         for client in (services.ledger, services.subjects, services.newsletter):
             await client.close()
-    write(output, packed)
+    write(output, page_of(packed) if output.suffix == ".html" else packed)
     report = verify(packed, None)
     assert report is not None  # noqa: S101 - `bundle` has verified it
     return report

@@ -12,6 +12,7 @@ from services.ledger.reader.errors import Invalid
 from services.ledger.reader.evidence import Bundle, Finding
 from services.ledger.reader.facts import Facts, contradictions
 from services.ledger.reader.note import NOTE_LIMIT
+from services.ledger.reader.page import bundle_of
 from services.ledger.reader.policy import (
     POLICY_LIMIT,
     LogKey,
@@ -159,12 +160,14 @@ def main(file: Path, vkey: Path | None, policy: Path | None = None, other: Path 
     try:
         trusted = _trusted(vkey, policy)
         if other is None:
-            report = _report("", _read(file, ARCHIVE_LIMIT), trusted)
+            report = _report("", bundle_of(_read(file, 2 * ARCHIVE_LIMIT)), trusted)
             for finding in report.findings:
                 _print(f" {finding.step}  {finding.text}")
             status, last, signed_by = VALID, f"VALID {report.kind}: {report.conclusion}", {report.signed_by}
         else:
-            both = [_report(f"{path.name}: ", _read(path, ARCHIVE_LIMIT), trusted) for path in (file, other)]
+            both = [
+                _report(f"{path.name}: ", bundle_of(_read(path, 2 * ARCHIVE_LIMIT)), trusted) for path in (file, other)
+            ]
             for path, report in zip((file, other), both, strict=True):
                 _print(f"{path.name}: {report.kind}: {report.conclusion}")
             status, last = _compare(*both)
