@@ -109,6 +109,9 @@ class Bundle:
     """Ids of the statements whose served-notice token was verified"""
     shown: list[Shown] = field(default_factory=list)
     state: str = ""
+    holds: bool = False
+    latest_proven: bool = False
+    """Whether the bundle proves that the log holds no later word at its checkpoint"""
 
     def verify(self) -> None:
         """All nine steps, or Invalid."""
@@ -433,8 +436,8 @@ class Bundle:
         for one in self.recorded:
             standing, _ = standing.apply(one.statement, one.index)
         word = standing.words.get(purpose_matter(self.purpose, self.channel))
-        holds = standing.permits(self.purpose, self.channel)
-        if holds:
+        self.holds = standing.permits(self.purpose, self.channel)
+        if self.holds:
             said, self.state = "consent holds", "by this file it holds"
         elif word is None:
             said, self.state = "no consent was given", "none was given"
@@ -447,7 +450,7 @@ class Bundle:
             "not proven by this file",
         )
         for one in self.recorded:
-            if one.statement.type == "ConsentUsed" and not self._covered(one.statement):
+            if one.statement.type == "ConsentUsed" and not self.covered(one.statement):
                 self._found(9, f"the use at index {one.index} relied on no consent in force when its permit was issued")
         self._effects(step)
 
@@ -466,7 +469,8 @@ class Bundle:
                     f"{system.text('system')} at {system.text('applied_at')}",
                 )
 
-    def _covered(self, use: Statement) -> bool:
+    def covered(self, use: Statement) -> bool:
+        """Whether a consent was in force at the size that the use's permit names."""
         standing = Standing({})
         for one in self.recorded:
             if one.index < int(use.data.permit.size):
