@@ -8,7 +8,7 @@ BIN     := $(VENV)/bin
 WORKERS ?= 3  # processes of `make test`: its tests wait more than they compute
 MINUTES ?= 60
 # What `make test` leaves to targets of their own: it needs parts that `make venv` does not install, or minutes.
-PLACES  := tests/browser tests/compose tests/clients tests/alerts tests/kubernetes tests/faults/parts
+PLACES  := tests/browser tests/compose tests/clients tests/alerts tests/kubernetes tests/pdf tests/faults/parts
 
 # uv knows nothing of pip's settings, nor pip of uv's: what is set for one of them holds for both (and for requests).
 CERTIFICATES := $(firstword $(SSL_CERT_FILE) $(PIP_CERT) $(REQUESTS_CA_BUNDLE) $(CURL_CA_BUNDLE) \
@@ -36,7 +36,7 @@ OFFLINE = echo "make: the packages named in requirements/ are not all here and c
 
 .DEFAULT_GOAL := help
 .PHONY: help venv installed demo compose-secrets test test-faults test-browser test-compose test-kubernetes test-clients \
-  test-alerts chaos benchmark openapi lint lock clean
+  test-alerts test-pdf chaos benchmark openapi lint lock clean
 
 help:
 	@echo "make demo          install what is missing, start everything, play the story, stay up (PORT=8080, ONCE=1)"
@@ -47,6 +47,7 @@ help:
 	@echo "make test-kubernetes  infra/kubernetes rendered, and held against the schemas of Kubernetes"
 	@echo "make test-clients  a log client we did not write, against our running log"
 	@echo "make test-alerts   each alert provoked under a real Prometheus (needs prometheus and promtool)"
+	@echo "make test-pdf      the printed evidence under veraPDF: PDF/A-3a and PDF/UA-1, unsigned and signed"
 	@echo "make chaos         an hour of random faults under load, then a judgement (MINUTES=60, SEED=…)"
 	@echo "make benchmark     how fast it is here, as rows of a table (ARGS='--help' says what can be chosen)"
 	@echo "make lint          style, types, imports, docker-compose.yml, Dockerfile, docs/asyncapi.json"
@@ -121,6 +122,9 @@ test-alerts: venv
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || \
 	  { echo "make: prometheus and promtool are needed; on Debian: apt-get install prometheus" >&2; exit 1; }
 	@exec $(BIN)/pytest -q tests/alerts
+
+test-pdf: venv
+	@exec $(BIN)/pytest -q tests/pdf
 
 chaos: venv
 	@exec $(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -134,6 +134,17 @@ class Secrets:
         paths = sorted(self._directory.glob("dkim-*.pem"))
         return {path.stem.removeprefix("dkim-"): path.read_bytes() for path in paths}
 
+    def evidence_signer(self) -> tuple[bytes, bytes] | None:
+        """Private key and certificates (PEM) that sign evidence as PDF; they come from a certification authority, so
+        they are never made here, and None means that there are none."""
+        paths = [self._directory / name for name in ("evidence-key.pem", "evidence-certificates.pem")]
+        if not any(path.exists() for path in paths):
+            return None
+        try:
+            return paths[0].read_bytes(), paths[1].read_bytes()
+        except OSError:
+            raise Corrupt("secret is missing or unreadable", self._place("evidence-*.pem")) from None
+
     def credential(self, caller: str) -> str:
         """What `caller` sends after `Authorization: Bearer `."""
         numbered = self._numbered(f"credential-{caller}", ".")

@@ -1,4 +1,4 @@
-"""The jars of Apache Kafka: fetched once per user, pinned by SHA-256, healed when broken, shared by all checkouts."""
+"""Jars from Maven Central: fetched once per user, pinned by SHA-256, healed when broken, shared by all checkouts."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _filling(folder: Path) -> Iterator[None]:
 
 
 def _fill(folder: Path, missing: Sequence[Jar], files: Mapping[Jar, Path], fetch: Callable[[Jar, Path], Path]) -> None:
-    _progress(f"fetching {len(missing)} of the {len(files)} jars of Apache Kafka (43 MB in all) into {folder}")
+    _progress(f"fetching {len(missing)} of the {len(files)} jars into {folder}")
     incoming = Path(tempfile.mkdtemp(prefix="incoming-", dir=folder))
     done = 0
     try:
@@ -189,7 +189,7 @@ def _advice(folder: Path, missing: Sequence[Jar], error: Exception) -> str:
     names = "".join(f"\n  {jar.group}:{jar.artifact}:{jar.version}" for jar in missing[:5])
     more = f"\n  and {len(missing) - 5} more" if len(missing) > 5 else ""
     return (
-        f"{len(missing)} jars of Apache Kafka are neither in {folder} nor could they be fetched:{names}{more}\n"
+        f"{len(missing)} jars are neither in {folder} nor could they be fetched:{names}{more}\n"
         f"The last failure: {type(error).__name__}: {str(error)[:300]}\n"
         f"What to do: connect this machine to {os.environ.get('CONSENT_LEDGER_MAVEN', MAVEN_CENTRAL)} and repeat "
         "(HTTPS_PROXY and REQUESTS_CA_BUNDLE are honoured); or name a mirror of Maven Central in CONSENT_LEDGER_MAVEN; "

@@ -1,4 +1,4 @@
-"""What a bundle shows, in the words of one language and in the order of the evidence set; how it looks is not said here.
+"""What a bundle shows, in the words of one language, in the order of the evidence set; how it looks is not said here.
 
 Made from the verified bundle alone, so the printed document can say nothing that the attached file does not hold.
 A section is a heading with blocks: text, facts, table, list, verbatim.
@@ -266,7 +266,7 @@ class Document:
             for part in data.attachments:
                 raw = self.bundle.opened.get((one.statement.id, part.compartment))
                 if raw is None:
-                    yield _text(f"{part.kind}: {t('closed')}")
+                    yield _text(f"{part.kind}: {t('sealed')}")
                 elif part.media_type == "message/rfc822":
                     yield from self._archived(raw, layout.opened_name(one.index, part.compartment, part.media_type))
 

@@ -11,7 +11,6 @@ import typst
 from services.ledger.evidence_document import HERE, NAME, Document
 from services.ledger.reader.evidence import Bundle
 
-STANDARDS: Final = ["a-3a", "ua-1"]
 _TEMPLATE: Final = HERE / "evidence.typ"
 
 # What the fonts of the template have. A PDF/A must not hold a character without a glyph, and a person may type any.
@@ -36,7 +35,7 @@ def pdf(bundle: Bundle, packed: bytes, language: str, newsletter_url: str = "") 
         _TEMPLATE.read_bytes(),
         font_paths=typst.Fonts(include_system_fonts=False),
         sys_inputs={"document": json.dumps(content, ensure_ascii=False)},
-        pdf_standards=list(STANDARDS),
+        pdf_standards=["a-3a", "ua-1"],
         timestamp=0,
     )
     assert isinstance(made, bytes)  # noqa: S101 - one document, no output file
