@@ -24,11 +24,16 @@ rejected = typer.Typer(no_args_is_help=True, help="What could not be recorded.")
 incidents = typer.Typer(no_args_is_help=True, help="What a person should look at.")
 register = typer.Typer(no_args_is_help=True, help="The processing register.")
 secrets = typer.Typer(no_args_is_help=True, help="The secrets of an installation.")
+witness = typer.Typer(
+    no_args_is_help=True,
+    help="A witness (C2SP tlog-witness) for other people's logs. It needs a folder, and no installation.",
+)
 app.add_typer(log, name="log")
 app.add_typer(rejected, name="rejected")
 app.add_typer(incidents, name="incidents")
 app.add_typer(register, name="register")
 app.add_typer(secrets, name="secrets")
+app.add_typer(witness, name="witness")
 
 
 def _progress(text: str) -> None:
@@ -242,6 +247,42 @@ def verify(
     from services.ledger.reader.verify import main as verify_main
 
     raise typer.Exit(verify_main(file, vkey, policy, other))
+
+
+@witness.command("create")
+def witness_create(
+    folder: Annotated[Path, typer.Argument(help="Where it keeps its key and what it has seen; in no shared backup.")],
+    name: Annotated[
+        str, typer.Option(help="Under which it cosigns, for ever: a host name of yours, example.org/witness.")
+    ],
+) -> None:
+    """Begin a witness with a key of its own, and print its verifier key: give it to those whose logs it is to watch."""
+    from services.witness.main import create
+
+    print(create(folder, name))
+
+
+@witness.command("trust")
+def witness_trust(
+    folder: Annotated[Path, typer.Argument(help="The witness's folder.")],
+    vkey: Annotated[str, typer.Argument(help="A log's verifier key, as GET /ledger/log/0/vkey gives it.")],
+) -> None:
+    """Watch a log; or take another key of a log that is watched, when it changes its key. Then restart the witness."""
+    from services.witness.memory import Memory
+
+    print(f"watching {Memory.trust(folder, vkey)}")
+
+
+@witness.command("serve")
+def witness_serve(
+    folder: Annotated[Path, typer.Argument(help="The witness's folder.")],
+    host: Annotated[str, typer.Option(help="Address to listen at; TLS ends in front of it.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes any free one and logs it.")] = 8090,
+) -> None:
+    """Answer POST /add-checkpoint and GET /<SHA-256 of an origin>/checkpoint until a signal comes."""
+    from services.witness.main import serve as serve_witness
+
+    raise typer.Exit(serve_witness(folder, host, port, "INFO"))
 
 
 @rejected.command("list")

@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     signer_dir: Path = Path("signer")
     register_dir: Path | None = None
     """The processing register of another company or team; none is the one that comes with the code."""
+    witness_policy: Path | None = None
+    """A tlog-policy file: the witnesses that get every checkpoint, each with its address, and how many of them are
+    enough. None: nobody is asked."""
     subjects_url: str = ""
     ledger_url: str = ""
     marketing_url: str = ""
@@ -74,6 +77,11 @@ class Settings(BaseSettings):
     @classmethod
     def _without_trailing_slash(cls, value: str) -> str:
         return value.rstrip("/")
+
+    @field_validator("witness_policy", mode="before")
+    @classmethod
+    def _nothing_is_none(cls, value: object) -> object:
+        return value or None
 
     @field_validator("trusted_proxies", "ledger_shards", mode="before")
     @classmethod

@@ -330,6 +330,13 @@ ROWS: Final = (
                 8 * 86400,
             ),
             Graph(
+                "Time since a witness cosigned",
+                "One that cosigns does so once a minute at least, also when nothing happens.",
+                SECONDS,
+                [("max by (shard, witness) (ledger_witness_age_seconds)", "{{witness}}, shard {{shard}}")],
+                3600,
+            ),
+            Graph(
                 "Opened and disclosed",
                 "How often subjects opened an address, and gave out a key for evidence.",
                 PER_SECOND,

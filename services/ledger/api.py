@@ -36,7 +36,7 @@ FRESH_WITHIN_SECONDS: Final = 10.0
 SEES_EVERY_SOURCE: Final = frozenset({"operator", "demo"})
 
 _FOR_EVER: Final = {"Cache-Control": "public, max-age=31536000, immutable"}
-_A_MOMENT: Final = {"Cache-Control": "public, max-age=1"}
+A_MOMENT: Final = {"Cache-Control": "public, max-age=1"}
 NO_LOG: Final = {404: "There is no log of this shard."}
 _NEVER: Final = {"Cache-Control": "no-store"}
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z", re.ASCII)
@@ -201,7 +201,7 @@ def _checkpoint_routes(router: APIRouter, parts: Parts) -> None:
         served = await store.served_checkpoint(parts.db, (await parts.log(shard)).shard)
         if served is None:
             raise Refused("no-such-log", "There is no log of this shard.", status=404)
-        return PlainTextResponse(served[1], headers=_A_MOMENT)
+        return PlainTextResponse(served[1], headers=A_MOMENT)
 
     @router.get(f"{prefix}/vkey", dependencies=[Depends(open_to_everyone)])
     @door(answers={200: Answer("A C2SP verifier key, one line.", {TEXT: str})}, refuses=NO_LOG)

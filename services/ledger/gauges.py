@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.ledger import store
+from services.ledger import cosignatures, store
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.leaf import Erasure, Event, parse_leaf
 from shared.clock import Clock
@@ -32,6 +32,10 @@ class Gauges:
         metrics.at_scrape(
             self._read_log, self._leaves, self._unsealed, self._fresh, self._marks, self._checked, self._findings
         )
+        self._witnesses = metrics.gauge(
+            "witness_age_seconds", "Time since a witness last cosigned, or since we know it", ("shard", "witness")
+        )
+        metrics.at_scrape(self._read_witnesses, self._witnesses)
         metrics.at_scrape(self._read_troubles, self._incidents, self._rejects)
 
     async def _read_log(self) -> None:
@@ -54,6 +58,10 @@ class Gauges:
         if not isinstance(first, Event | Erasure):
             return 0.0
         return max(0.0, self._clock().timestamp() - first.recorded_at / 1000)
+
+    async def _read_witnesses(self) -> None:
+        for row in await cosignatures.witness_ages(self._db):
+            self._witnesses.labels(str(row["shard"]), row["name"]).set(row["seconds"])
 
     async def _read_troubles(self) -> None:
         for row in await store.open_incidents_by_kind(self._db):

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
-from services.ledger import api, receipts_api, statements_api, store
+from services.ledger import api, receipts_api, statements_api, store, trust_api
 from services.ledger.append import Appender, Keys
 from services.ledger.check import admission
 from services.ledger.gauges import Gauges
 from services.ledger.payloads import Payloads
 from services.ledger.publish import Publisher
+from services.ledger.reader.errors import Invalid
 from services.ledger.reader.note import CosignatureSigner, Signer
+from services.ledger.reader.policy import POLICY_LIMIT, Policy, parse_policy
 from services.ledger.seal import Sealer
+from services.ledger.witnesses import Witnesses
 from shared.access import Access
 from shared.clock import utc_now
 from shared.database import Database
+from shared.errors import Refused
 from shared.kafka import Consumer, Producer
 from shared.limits import Limits
 from shared.metrics import Metrics
+from shared.outside import Outside
 from shared.pages import Pages
 from shared.process import Running
 from shared.register import load
@@ -59,6 +65,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     limits = Limits.of(settings, utc_now, os.urandom, metrics)
     app = create_app("ledger", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
     app.include_router(api.router(parts))
+    app.include_router(trust_api.router(parts))
     app.include_router(receipts_api.router(db, parts.keks, registers, pages, limits))
     app.include_router(statements_api.router(parts, statements_api.Door(db, settings.topic(STATED), voices)))
     Gauges(db, utc_now, metrics)
@@ -99,6 +106,8 @@ async def open_seal(settings: Settings) -> Running:
     secrets = Secrets(settings.secrets_dir)
     producer = Producer(settings.kafka, settings.kafka_login("ledger-seal"))
     metrics = Metrics("ledger_seal")
+    policy = _policy(settings)
+    outside = Outside()
     sealers: list[Sealer] = []
     publishers: list[Publisher] = []
     tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
@@ -108,8 +117,12 @@ async def open_seal(settings: Settings) -> Running:
         publisher_db = await Database.connect(settings.dsn("ledger_publish"), "ledger")
         opened.push_async_callback(publisher_db.close)
         opened.push_async_callback(producer.stop)
+        opened.push_async_callback(outside.close)
         # From the table, not from the settings: an origin is fixed when the log is created.
         origins = {shard: await store.origin(db, shard) for shard in settings.own_shards()}
+        witnesses = [Witnesses(shard, publisher_db, policy, outside, metrics) for shard in origins]
+        # Before anything is signed: a witness that has seen more than our database shows that it was rolled back.
+        await asyncio.gather(*(one.ask() for one in witnesses))
         close = opened.pop_all().aclose
     for shard, origin in origins.items():
         sealer = Sealer(
@@ -135,6 +148,7 @@ async def open_seal(settings: Settings) -> Running:
         )
         publishers.append(publisher)
         tasks[f"ledger.publish.{shard}"] = publisher.run
+    tasks |= {f"ledger.witnesses.{one.shard}": one.run for one in witnesses if one.peers}
 
     async def ready() -> dict[str, bool | str]:
         signing = {f"shard {one.shard}": one.trouble or True for one in sealers}
@@ -144,6 +158,17 @@ async def open_seal(settings: Settings) -> Running:
     _spare_the_collector()
     app = create_app("ledger-seal", access=Access.load(secrets), metrics=metrics, ready=ready)
     return Running(app, tasks, ready, close)
+
+
+def _policy(settings: Settings) -> Policy:
+    """The witnesses of this installation; Refused if the file is none."""
+    if settings.witness_policy is None:
+        return Policy(())
+    try:
+        with settings.witness_policy.open("rb") as file:
+            return parse_policy(file.read(POLICY_LIMIT + 1))
+    except (OSError, Invalid) as error:
+        raise Refused("no-policy", f"CONSENT_LEDGER_WITNESS_POLICY: {error}") from None
 
 
 async def _answers(db: Database) -> dict[str, bool | str]:

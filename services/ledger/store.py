@@ -229,9 +229,12 @@ async def sealed_size(db: Queries, shard: int) -> int:
 
 
 async def served_checkpoint(db: Queries, shard: int) -> tuple[int, str] | None:
-    """Size and text of the newest checkpoint as it is served: with the fresh line, if that is of the same size."""
+    """Size and text of the newest checkpoint as it is served: with the fresh line and what witnesses cosigned, as far
+    as these are of the same size."""
     row = await db.fetchrow(
-        """select c.size, c.note || coalesce(f.line, '') as note
+        """select c.size, c.note || coalesce(f.line, '') || coalesce(
+                      (select string_agg(line, '' order by key) from witness
+                       where shard = c.shard and size = c.size), '') as note
            from checkpoint c left join fresh f on f.shard = c.shard and f.size = c.size
            where c.shard = $1 order by c.size desc limit 1""",
         shard,

@@ -279,6 +279,17 @@ def test_a_row_that_was_altered_and_a_check_that_nobody_runs(
     assert "verify" in installation.command("log", "check")
 
 
+def test_a_witness_that_says_nothing(world: World, prometheus: Prometheus) -> None:
+    """WitnessSilent; one that is no longer wanted is gone with the next start of the signer."""
+    world.sql(
+        "insert into ledger.witness (shard, key, name, added_at)"
+        " values (0, 'neighbour.example+00000000', 'neighbour', now() - interval '2 hours')"
+    )
+    fired = prometheus.fires("WitnessSilent")
+    assert {one.labels["witness"] for one in fired if one.name == "WitnessSilent"} == {"neighbour"}
+    world.sql("delete from ledger.witness")
+
+
 def test_a_deletion_that_does_not_happen(world: World, mails: Moody, prometheus: Prometheus) -> None:
     """EndsOverdue: somebody holds the row, and the sweeper leaves alone what is held."""
     person, confirmation = asks(world, mails)

@@ -23,6 +23,7 @@ OPEN_TO_EVERYONE = {
     "GET /newsletter/dkim-keys",
     "GET /newsletter/notices/{notice_hash}",
     "GET /ledger/log/{shard:shard}/checkpoint",
+    "GET /ledger/log/{shard:shard}/cosigned",
     "GET /ledger/log/{shard:shard}/tile/{path:path}",
     "GET /ledger/log/{shard:shard}/vkey",
     "GET /ledger/log/{shard:shard}/fresh-vkey",

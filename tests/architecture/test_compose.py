@@ -196,13 +196,15 @@ def test_nobody_else_shares_a_network_with_a_keeper(keeper: str, compose: dict[s
 
 def test_only_the_edge_and_the_inbox_are_reached_from_outside(compose: dict[str, Any]) -> None:
     networks = compose["networks"]
-    assert {name for name, network in networks.items() if not network.get("internal")} == {"outside", "mail"}
+    ways_out = {name for name, network in networks.items() if not network.get("internal")}
+    assert ways_out == {"outside", "mail", "witnesses"}
     assert {name for name, one in compose["services"].items() if "mail" in one["networks"]} == {
         "newsletter",
         "marketing",
         "mail",
     }
     assert {name for name, one in compose["services"].items() if "outside" in one["networks"]} == {"edge", "mail"}
+    assert {name for name, one in compose["services"].items() if "witnesses" in one["networks"]} == {"ledger-seal"}
     assert {name for name, one in compose["services"].items() if "ports" in one} == {"edge", "mail"}
     for service in compose["services"].values():
         for port in service.get("ports", []):
@@ -210,7 +212,7 @@ def test_only_the_edge_and_the_inbox_are_reached_from_outside(compose: dict[str,
 
 
 def test_no_network_is_there_for_one(compose: dict[str, Any]) -> None:
-    for network in compose["networks"].keys() - {"outside"}:
+    for network in compose["networks"].keys() - {"outside", "witnesses"}:
         assert len([name for name, one in compose["services"].items() if network in one["networks"]]) > 1, network
     joined = {network for service in compose["services"].values() for network in service["networks"]}
     assert joined == compose["networks"].keys()

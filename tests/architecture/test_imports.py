@@ -26,6 +26,7 @@ VIOLATIONS = {
     "signer": ("services/ledger/seal.py", "services.ledger.log.tree"),
     "appender": ("services/ledger/prepare.py", "services.ledger.reader.merkle"),
     "reader": ("services/ledger/reader/merkle.py", "shared.database"),
+    "witness": ("services/witness/witness.py", "services.ledger.store"),
     "shared": ("shared/clock.py", "services.ledger.store"),
     "infra": ("infra/local/kafka.py", "services.ledger.store"),
     "demo": ("services/ledger/store.py", "infra.local.postgres"),

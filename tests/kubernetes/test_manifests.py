@@ -173,7 +173,13 @@ def test_only_those_talk_who_must(manifests: Manifests) -> None:
         assert names(spec.get("egress", []), "to") == asked, name
         asking = {other for other, others in asks.items() if name in others}
         assert names(spec.get("ingress", []), "from") == asking, name
-    assert policies.keys() == asks.keys() | {"nobody", "names", "from-outside", "to-the-mail-server"}
+    assert policies.keys() == asks.keys() | {
+        "nobody",
+        "names",
+        "from-outside",
+        "to-the-mail-server",
+        "to-the-witnesses",
+    }
 
 
 def test_only_what_is_open_is_reached_from_outside(manifests: Manifests) -> None:

@@ -33,6 +33,10 @@ class Signature:
     key_id: bytes
     signature: bytes
 
+    def line(self) -> bytes:
+        """Return the line as it stands in a note, newline included."""
+        return _format_signature(self.name, self.key_id, self.signature)
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
