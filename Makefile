@@ -45,7 +45,7 @@ help:
 	@echo "make test-browser  the pages in a real browser (needs chromium and chromium-driver)"
 	@echo "make test-compose  docker-compose.yml up on a container engine of its own (root; docker.io, mmdebstrap)"
 	@echo "make test-kubernetes  infra/kubernetes rendered, and held against the schemas of Kubernetes"
-	@echo "make test-clients  a log client we did not write, against our running log"
+	@echo "make test-clients  a log client, a witness and a verifier we did not write, on our running log"
 	@echo "make test-alerts   each alert provoked under a real Prometheus (needs prometheus and promtool)"
 	@echo "make test-pdf      the printed evidence under veraPDF: PDF/A-3a and PDF/UA-1, unsigned and signed"
 	@echo "make chaos         an hour of random faults under load, then a judgement (MINUTES=60, SEED=…)"
@@ -148,11 +148,12 @@ ASYNCAPI_SCHEMA := .tools/asyncapi/3.0.0.json
 $(ASYNCAPI_SCHEMA): infra/asyncapi.py | venv
 	@$(BIN)/python -m infra.asyncapi $@
 
-# Tessera's fsck, built from pinned modules by a Go toolchain that comes as a wheel.
+# Tessera's fsck, Torchwood's witness and its verifier, built from pinned modules by a Go toolchain that comes as a wheel.
 test-clients: venv .tools/go/.installed
 	@cd tests/clients && PATH="$(CURDIR)/.tools/go/bin:$$PATH" GOTOOLCHAIN=local GOFLAGS=-mod=readonly \
-	  go build -o "$(CURDIR)/.tools/fsck" github.com/transparency-dev/tessera/cmd/fsck
-	@exec env CONSENT_LEDGER_FSCK="$(CURDIR)/.tools/fsck" $(BIN)/pytest -q tests/clients
+	  go build -o "$(CURDIR)/.tools/clients/" github.com/transparency-dev/tessera/cmd/fsck \
+	  filippo.io/torchwood/cmd/litewitness ./verifyproof
+	@exec env CONSENT_LEDGER_CLIENTS="$(CURDIR)/.tools/clients" $(BIN)/pytest -q tests/clients
 
 .tools/go/.installed: requirements/clients.txt | $(filter .tools/bin/uv,$(UV))
 	@echo "make: fetching a Go toolchain for the foreign log client"

@@ -7,41 +7,20 @@ entries, and compares it with the checkpoint's signature and root. `make test-cl
 from __future__ import annotations
 
 import io
-import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pytest
 
 from infra.local.browser import Browser
 from infra.local.story import Screen, Story
-from tests.journeys.running import running_installation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from infra.local.installation import Installation
-    from tests.parts import KafkaPart, PostgresPart
 
 PEOPLE = 24
 FULL_TILE = 256
-
-
-@pytest.fixture(scope="session")
-def installation(kafka: KafkaPart, postgres: PostgresPart) -> Iterator[Installation]:
-    with running_installation(kafka, postgres, "clients") as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def fsck() -> Path:
-    """The client, as `make test-clients` has built it; a missing part fails."""
-    path = Path(os.environ.get("CONSENT_LEDGER_FSCK", ""))
-    if not path.is_file():
-        pytest.fail("the foreign client is not built; run `make test-clients`")
-    return path
 
 
 def fetched(installation: Installation, name: str) -> bytes:
@@ -52,13 +31,20 @@ def size(installation: Installation) -> int:
     return int(fetched(installation, "checkpoint").split(b"\n")[1])
 
 
-def run(fsck: Path, installation: Installation, key: Path) -> subprocess.CompletedProcess[str]:
-    command = [fsck, "-storage_url", f"{installation.base_url}/ledger/log/0/", "-public_key", key, "-ui=false"]
+def run(clients: Path, installation: Installation, key: Path) -> subprocess.CompletedProcess[str]:
+    command = [
+        clients / "fsck",
+        "-storage_url",
+        f"{installation.base_url}/ledger/log/0/",
+        "-public_key",
+        key,
+        "-ui=false",
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_a_client_we_did_not_write_verifies_the_log_across_a_full_tile(
-    fsck: Path, installation: Installation, tmp_path: Path
+    clients: Path, installation: Installation, tmp_path: Path
 ) -> None:
     story = Story(installation, Screen(io.StringIO()))
     rounds = 0
@@ -69,14 +55,14 @@ def test_a_client_we_did_not_write_verifies_the_log_across_a_full_tile(
         assert rounds < 10, "the log does not grow"
     key = tmp_path / "vkey"
     key.write_bytes(fetched(installation, "vkey"))
-    done = run(fsck, installation, key)
+    done = run(clients, installation, key)
     assert done.returncode == 0, done.stderr
     assert "Successfully fsck'd log with size" in done.stderr
 
 
-def test_the_same_client_refuses_another_key(fsck: Path, installation: Installation, tmp_path: Path) -> None:
+def test_the_same_client_refuses_another_key(clients: Path, installation: Installation, tmp_path: Path) -> None:
     key = tmp_path / "vkey"
     name, _, _ = fetched(installation, "vkey").decode().partition("+")
     # The key of the signed-note specification's example, under our log's name.
     key.write_text(f"{name}+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k\n", encoding="utf-8")
-    assert run(fsck, installation, key).returncode != 0
+    assert run(clients, installation, key).returncode != 0
