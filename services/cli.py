@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -111,6 +111,33 @@ def secrets_create() -> None:
     callers = {*grants(), *Secrets(settings.secrets_dir).grants()}
     sources = load(settings.register_dir).sources
     create_secrets(settings.secrets_dir, os.urandom, sources, callers, settings.shards)
+
+
+@secrets.command("keks")
+def secrets_keks(owner: Annotated[str, typer.Argument(help="ledger or subjects")]) -> None:
+    """How many subjects' keys hang on each key-encryption key, as JSON. One on which none hangs can be taken away."""
+    from shared.kek_rotation import hanging
+
+    print(json.dumps(asyncio.run(hanging(Settings(), _owner(owner)))))
+
+
+@secrets.command("rotate-kek")
+def secrets_rotate_kek(owner: Annotated[str, typer.Argument(help="ledger or subjects")]) -> None:
+    """Make a new key-encryption key, wait until every living key hangs on it, destroy the older ones.
+
+    From then on who was erased before is erased in every backup. Needs the running services, and the folder of the
+    secrets as they see it; where secrets are mounted one by one, see docs/operating.md.
+    """
+    from shared.kek_rotation import rotate
+
+    destroyed = asyncio.run(rotate(Settings(), _owner(owner), os.urandom, _progress))
+    print(f"destroyed: {', '.join(destroyed)}")
+
+
+def _owner(name: str) -> Literal["ledger", "subjects"]:
+    if name not in {"ledger", "subjects"}:
+        raise Refused("unknown-owner", "Key-encryption keys belong to `ledger` or to `subjects`.")
+    return "ledger" if name == "ledger" else "subjects"
 
 
 @log.command("create")
@@ -225,6 +252,27 @@ def evidence(
         print(f"consent-ledger: {error.message} ({error.code})", file=sys.stderr)
         raise typer.Exit(1) from None
     print(f"{output}: {report.conclusion}")
+
+
+@app.command()
+def erase(
+    subject: Annotated[str, typer.Argument(help="The subject's id, as a receipt shows it.")],
+    reason: Annotated[
+        str,
+        typer.Option(help="no-longer-needed, consent-withdrawn, objection, unlawful or legal-obligation (Art. 17(1))."),
+    ],
+    by: Annotated[str, typer.Option(help="On whose word: person, staff, representative, controller.")] = "person",
+    wait: Annotated[float, typer.Option(help="Seconds to wait until every holder is done.")] = 30.0,
+) -> None:
+    """Order that a subject is erased everywhere, and say how far it is. What was proven of it stays proven.
+
+    Ordered again it is the same order. Exit status 0 once every holder is done, 1 while one is not.
+    """
+    from services.erasure.command import erase as order
+
+    done = asyncio.run(order(Settings(), subject, reason, by, wait, _progress))
+    print(json.dumps(done))
+    raise typer.Exit(0 if done["state"] == "completed" else 1)
 
 
 @app.command()

@@ -38,11 +38,12 @@ ROLES: Final = {
     "subjects": ("services.subjects.main", "open"),
     "ledger": ("services.ledger.main", "open"),
     "marketing": ("services.marketing.main", "open"),
+    "erasure": ("services.erasure.main", "open"),
     "ledger-append": ("services.ledger.main", "open_append"),
     "ledger-seal": ("services.ledger.main", "open_seal"),
     "audience": ("services.marketing.main", "open_audience"),
 }
-WEB: Final = ("subjects", "ledger", "newsletter", "marketing")
+WEB: Final = ("subjects", "ledger", "newsletter", "marketing", "erasure")
 WORKERS: Final = ("ledger-append", "ledger-seal", "audience")
 PROCESSES: Final = ("web", "ledger-append", "ledger-seal", "audience")
 

@@ -23,6 +23,7 @@ from shared.identifiers import Random
 
 _NUMBERED: Final = re.compile(r"(?P<name>.+?)[.-](?P<number>[1-9][0-9]{0,8})\Z", re.ASCII)
 _VALID_AT_ONCE: Final = 2
+_KEK_PREFIX: Final = {"ledger": "kek", "subjects": "subjects-kek"}
 
 
 class Secrets:
@@ -90,6 +91,11 @@ class Secrets:
     def keks(self, owner: str = "") -> dict[int, bytes]:
         """Key-encryption keys by id, lowest first; the last one wraps. `owner` is empty for the ledger's."""
         return self._keys(f"{owner}-kek" if owner else "kek", 32)
+
+    def kek_files(self, owner: str) -> dict[int, Path]:
+        """Where they lie, by number; `owner` is `ledger` or `subjects`."""
+        found = self._numbered(_KEK_PREFIX[owner], "-")
+        return {number: self._directory / name for number, name in found.items()}
 
     def peppers(self) -> dict[int, bytes]:
         return self._keys("pepper", 32)
@@ -171,6 +177,13 @@ class Secrets:
             return {}
         found = tomllib.loads(self._text(path.name))
         return {str(caller): [str(scope) for scope in scopes] for caller, scopes in found.items()}
+
+
+def add_kek(directory: Path, owner: str, random: Random) -> int:
+    """Make the next key-encryption key of `ledger` or `subjects`; its number."""
+    number = max(Secrets(directory).kek_files(owner), default=0) + 1
+    _write(directory / f"{_KEK_PREFIX[owner]}-{number}", random(32).hex() + "\n")
+    return number
 
 
 def _write(path: Path, text: str) -> None:

@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     ledger_url: str = ""
     marketing_url: str = ""
     newsletter_url: str = ""
+    erasure_url: str = ""
     smtp_host: str = "127.0.0.1"
     smtp_port: int = 25
     mail_domain: str = "example.org"
@@ -71,9 +72,11 @@ class Settings(BaseSettings):
     demo: bool = False
     campaign_rate: float = Field(default=0.0, ge=0.0)
     """Mails per second; 0 is as fast as it goes."""
+    erasure_spread: float = Field(default=86_400.0, ge=0.0)
+    """Over how many seconds the ledger strews the ERASURE leaves of one person, so that others' stand between them."""
     log_level: str = "INFO"
 
-    @field_validator("base_url", "subjects_url", "ledger_url", "marketing_url", "newsletter_url")
+    @field_validator("base_url", "subjects_url", "ledger_url", "marketing_url", "newsletter_url", "erasure_url")
     @classmethod
     def _without_trailing_slash(cls, value: str) -> str:
         return value.rstrip("/")
@@ -106,7 +109,7 @@ class Settings(BaseSettings):
         raise ValueError(message)
 
     def model_post_init(self, _context: object, /) -> None:
-        for name in ("subjects_url", "ledger_url", "marketing_url", "newsletter_url"):
+        for name in ("subjects_url", "ledger_url", "marketing_url", "newsletter_url", "erasure_url"):
             if not getattr(self, name):
                 object.__setattr__(self, name, self.base_url)
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 DATABASE: Final = "consent"
 PROCESSES: Final = ("ledger-append", "ledger-seal", "web", "audience")
-READY: Final = ("subjects", "ledger", "newsletter", "marketing")
+READY: Final = ("subjects", "ledger", "newsletter", "marketing", "erasure")
 LIMITS: Final = Path(__file__).with_name("limits.toml")
 COMMAND: Final = Path(sys.executable).parent / "consent-ledger"
 
@@ -129,6 +129,7 @@ class Installation:
             "host": "127.0.0.1",
             "port": str(self.port),
             "demo": "true",
+            "erasure_spread": "2",
             "limits": str(LIMITS),
             "inbox": str(self.inbox),
             **self._extra,

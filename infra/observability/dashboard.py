@@ -364,7 +364,8 @@ ROWS: Final = (
                     (
                         (
                             "count by (service, check) ((newsletter_ready or subjects_ready or ledger_ready"
-                            " or ledger_append_ready or ledger_seal_ready or marketing_ready or audience_ready) == 0)"
+                            " or ledger_append_ready or ledger_seal_ready or marketing_ready or erasure_ready"
+                            " or audience_ready) == 0)"
                         ),
                         "{{service}}: {{check}}",
                     )
@@ -376,7 +377,7 @@ ROWS: Final = (
                 SECONDS,
                 [
                     (f"histogram_quantile(0.99, sum by (le) (rate({name}_http_request_seconds_bucket[5m])))", name)
-                    for name in ("newsletter", "subjects", "ledger", "marketing")
+                    for name in ("newsletter", "subjects", "ledger", "marketing", "erasure")
                 ],
             ),
         ],

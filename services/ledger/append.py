@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from time import monotonic, perf_counter
 from typing import Any, Final, Protocol
 
@@ -111,6 +112,16 @@ with h as (
     update incident i set closed_at = clock_timestamp(), closed_by = 'ledger', closed_reason = 'it has arrived'
     from h, unnest($49::text[], $50::text[]) c (kind, about)
     where i.shard = $1 and i.kind = c.kind and i.about = c.about and i.closed_at is null
+), add_erasures as (
+    insert into erasure (subject, shard, hold_until, completed)
+    select e.subject, $1, coalesce(e.hold_until, to_timestamp($9 / 1000.0)), e.completed
+    from h, unnest($53::text[], $54::timestamptz[], $55::bigint[]) e (subject, hold_until, completed)
+    on conflict (subject) do update set hold_until = greatest(erasure.hold_until, excluded.hold_until),
+        completed = coalesce(erasure.completed, excluded.completed)
+), end_labels as (
+    update ending e set ended = o.index
+    from h, unnest($56::text[], $57::text[], $58::bigint[]) o (subject, matter, index)
+    where e.subject = o.subject and e.matter = o.matter
 )
 select pg_notify(channel, '') from h, unnest($51::text[]) channel
 """
@@ -159,7 +170,9 @@ class Appender:
         register_version: str,
         max_batch: int = MAX_BATCH,
         subjects_kept: int = SUBJECTS_KEPT,
+        erasure_spread: float = 86_400.0,
     ) -> None:
+        """`erasure_spread`: over how many seconds the ERASURE leaves of one subject are strewn, each at random."""
         self.shard = shard
         self._db = db
         self._open_consumer = open_consumer
@@ -167,10 +180,11 @@ class Appender:
         self._admission = admission
         self._registers = {register_version}
         self._clock = clock
-        kek_id = max(keys.keks)
-        self._prepare = Prepare(kek_id, keys.keks[kek_id], random)
+        self._prepare = Prepare(keys.keks, random)
         self._max_batch = max_batch
         self._subjects_kept = subjects_kept
+        self._erasure_spread = timedelta(seconds=erasure_spread)
+        self._house_seconds = min(_HOUSE_SECONDS, max(1.0, erasure_spread))
         self._epoch: int | None = None
         self._check: Check | None = None
         self._head: Head | None = None
@@ -423,11 +437,12 @@ class Appender:
     async def _keep_house(self, head: Head) -> None:
         """Now and then, with nothing in flight: forget what is sealed, go on past gaps that a person has closed."""
         now = monotonic()
-        if now - self._kept_house_at < _HOUSE_SECONDS:
+        if now - self._kept_house_at < self._house_seconds:
             return
         await self._settle()
         self._kept_house_at = now
         await store.forget_sealed_progress(self._db, self.shard)
+        await self._end_labels(head)
         waiting = {source: sequences for source, sequences in head.sequences.items() if sequences.beyond}
         if not waiting:
             return
@@ -438,6 +453,24 @@ class Appender:
             await store.pass_over_gap(self._db, self.shard, source, head.size, upto)
             head.sequences[source] = Sequences(upto)
             log.warning("gap-passed-over", shard=self.shard, source=source, upto=upto)
+
+    async def _end_labels(self, head: Head) -> None:
+        """Append the ERASURE leaves that are due, those of several people in one batch where they meet.
+
+        If we stop before the first statement is committed, the next owner begins the ending; after it, nothing more is
+        recorded of these subjects, whoever owns the shard; a leaf and the row that knows of it come together.
+        """
+        assert self._epoch is not None  # noqa: S101 - claim set it
+        head.subjects.end(await store.begin_endings(self._db, self.shard, self._epoch, self._erasure_spread))
+        due = await store.due_endings(self._db, self.shard, self._max_batch)
+        if not due:
+            return
+        secrets = await heads.secrets(self._db, self.shard, self._keys.keks, {subject for subject, _ in due})
+        prepared = await self._prepare.endings(head, due, secrets, millis(self._clock()))
+        self._recent = [*self._recent[-1:], prepared]
+        self._in_flight = asyncio.create_task(self._append(prepared))
+        await self._settle()
+        log.info("labels-ended", shard=self.shard, labels=len(due))
 
 
 async def _keep(still_held: Callable[[], Awaitable[None]]) -> None:
@@ -450,6 +483,7 @@ def arguments(prepared: Prepared) -> list[Any]:
     """What APPEND takes, in its order."""
     events, rejects, marks = prepared.events, list(prepared.rejects.values()), list(prepared.marks.values())
     matters, tiles, overtaken = prepared.matters, prepared.tiles, prepared.overtaken
+    erasures = prepared.erasures
     # Rejects alone count as done at once, if all before them is sealed: nobody will sign anything for them.
     channels = ["ledger_appended"] if prepared.leaves else ["ledger_sealed"]
     return [
@@ -506,4 +540,10 @@ def arguments(prepared: Prepared) -> list[Any]:
         [about for _, about in prepared.closed],
         channels,
         prepared.root,
+        list(erasures),
+        [hold_until for hold_until, _ in erasures.values()],
+        [completed for _, completed in erasures.values()],
+        [subject for subject, _, _ in prepared.ended],
+        [matter for _, matter, _ in prepared.ended],
+        [index for _, _, index in prepared.ended],
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -45,6 +45,7 @@ class Subjects:
         self._keks = keks
         self._kept = kept
         self._known: OrderedDict[str, Subject] = OrderedDict()
+        self._ended: set[str] = set()
 
     def get(self, name: str) -> Subject | None:
         """The subject, if it is at hand."""
@@ -61,13 +62,26 @@ class Subjects:
             self._known.popitem(last=False)
         return subject
 
+    def end(self, names: Iterable[str]) -> None:
+        """Nothing is recorded of these any more, and nothing that follows from their keys is kept here."""
+        for name in names:
+            self._ended.add(name)
+            self._known.pop(name, None)
+
+    def has_ended(self, name: str) -> bool:
+        return name in self._ended
+
     async def load(self, db: Database, names: Sequence[str]) -> None:
         """Read those of `names` that are stored and not at hand; what is unknown to both stays unknown."""
         # Those at hand first become the newest: making room for the others must not push them out.
-        missing = [name for name in names if self.get(name) is None]
+        missing = [name for name in names if self.get(name) is None and name not in self._ended]
         if not missing:
             return
-        for row in await store.subjects(db, missing):
+        rows = await store.subjects_to_append(db, missing)
+        self.end(row["subject"] for row in rows if row["ended"])
+        for row in rows:
+            if row["subject"] in self._ended:
+                continue
             subject = self.make(row["subject"], unwrap(self._keks, row["subject"], row["wrapped"]))
             for matter, restricted_at in zip(row["matters"], row["restricted_at"], strict=True):
                 if matter is not None:
@@ -142,6 +156,17 @@ async def load(db: Database, shard: int, epoch: int, keks: Mapping[int, bytes], 
         subjects=Subjects(shard, origin, keks, subjects_kept),
         sequences=sequences,
     )
+
+
+async def secrets(
+    db: Database, shard: int, keks: Mapping[int, bytes], names: Collection[str]
+) -> dict[str, SubjectSecrets]:
+    """What follows from these subjects' keys, for once: they are at their end, so nobody keeps it."""
+    origin = await store.origin(db, shard)
+    return {
+        row["subject"]: SubjectSecrets(unwrap(keks, row["subject"], row["wrapped"]), origin, row["subject"])
+        for row in await store.subjects(db, list(names))
+    }
 
 
 async def _rebuild_map(db: Database, shard: int, size: int) -> StateMap:

@@ -12,7 +12,9 @@ from typing import Any
 from services.ledger import api, receipts_api, statements_api, store, trust_api
 from services.ledger.append import Appender, Keys
 from services.ledger.check import admission
+from services.ledger.destroy import Destroyer
 from services.ledger.gauges import Gauges
+from services.ledger.keks import Keks
 from services.ledger.payloads import Payloads
 from services.ledger.publish import Publisher
 from services.ledger.reader.errors import Invalid
@@ -54,7 +56,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
         opened.push_async_callback(db.close)
         for voice in voices.values():
             opened.push_async_callback(voice.producer.stop)
-        parts = api.Parts(db, secrets.keks(), db.listen("ledger_sealed"), utc_now)
+        parts = api.Parts(db, Keks(secrets.keks), db.listen("ledger_sealed"), utc_now)
         registers = receipts_api.Registers(db, register)
         await registers.keep()
         close = opened.pop_all().aclose
@@ -77,7 +79,8 @@ async def open_append(settings: Settings) -> Running:
     secrets = Secrets(settings.secrets_dir)
     db = await Database.connect(settings.dsn("ledger_append"), "ledger")
     metrics = Metrics("ledger_append")
-    keys = Keys(secrets.source_keys(), secrets.keks())
+    keks = Keks(secrets.keks)
+    keys = Keys(secrets.source_keys(), keks)
     register = load(settings.register_dir)
     admit = admission(register)
     topic, login = settings.topic(STATED), settings.kafka_login("ledger-append")
@@ -87,10 +90,20 @@ async def open_append(settings: Settings) -> Running:
             return Consumer(settings.kafka, topic, [shard], login=login)
 
         return Appender(
-            shard, db, consumer, keys, admit, utc_now, os.urandom, metrics, register_version=register.version
+            shard,
+            db,
+            consumer,
+            keys,
+            admit,
+            utc_now,
+            os.urandom,
+            metrics,
+            register_version=register.version,
+            erasure_spread=settings.erasure_spread,
         )
 
     shards = [appender(shard) for shard in settings.own_shards()]
+    destroyers = [Destroyer(shard, db, keks, os.urandom, metrics) for shard in settings.own_shards()]
 
     async def ready() -> dict[str, bool | str]:
         owned = {f"shard {one.shard}": one.trouble or True for one in shards}
@@ -98,7 +111,9 @@ async def open_append(settings: Settings) -> Running:
 
     _spare_the_collector()
     app = create_app("ledger-append", access=Access.load(secrets), metrics=metrics, ready=ready)
-    return Running(app, {f"ledger.append.{one.shard}": one.run for one in shards}, ready, db.close)
+    tasks = {f"ledger.append.{one.shard}": one.run for one in shards}
+    tasks |= {f"ledger.destroy.{one.shard}": one.run for one in destroyers}
+    return Running(app, tasks, ready, db.close)
 
 
 async def open_seal(settings: Settings) -> Running:
@@ -143,7 +158,7 @@ async def open_seal(settings: Settings) -> Running:
             producer,
             settings.topic(RECORDED),
             secrets.publisher_key(),
-            Payloads(shard, secrets.keks()),
+            Payloads(shard, Keks(secrets.keks)),
             metrics,
         )
         publishers.append(publisher)

@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from services.ledger import store
 from services.ledger.check import Alive, Reject, Stated
 from services.ledger.head import Head, Sequences, Subject
-from services.ledger.log.leaf import event_leaf, leaf_hash, map_root_leaf
-from services.ledger.log.secrets import wrap
+from services.ledger.log.leaf import erasure_leaf, event_leaf, leaf_hash, map_root_leaf
+from services.ledger.log.secrets import SubjectSecrets, wrap
 from services.ledger.log.tree import Tile
-from shared.events import EVERYTHING, RESTRICTIVE, is_overtaken, matter_of
+from shared.clock import parse_rfc3339
+from shared.errors import Corrupt
+from shared.events import EVERYTHING, RESTRICTIVE, Statement, is_overtaken, matter_of
 from shared.events.matter import OVERTAKEN
 from shared.identifiers import Random
 
 NONCE_SIZE: Final = 12
 KEY_SIZE: Final = 32
 
+ERASED: Final = "erased-subject"
 ID_REUSED: Final = "id-reused"
 SEQUENCE_REUSED: Final = "sequence-reused"
 
+_ERASING: Final = frozenset({"ErasureOrdered", "ErasureCompleted"})
 _YIELD_EVERY: Final = 100
 
 Names = Mapping[tuple[str, str], bytes]
@@ -56,6 +61,10 @@ class Prepared:
     """(subject, matter) → restricted at: new ones, and those restricted anew"""
     overtaken: list[tuple[str, int, str, int]] = field(default_factory=list)
     """source, sequence, id, index"""
+    erasures: dict[str, tuple[datetime | None, int | None]] = field(default_factory=dict)
+    """subject → held until, index of its completion"""
+    ended: list[tuple[str, str, int]] = field(default_factory=list)
+    """subject, matter, index of its ERASURE"""
     # What is no leaf.
     rejects: dict[tuple[str | None, int | None, bytes, str], tuple[Reject, int]] = field(default_factory=dict)
     """each kind of reject once, the newest of it, and how many there were"""
@@ -84,9 +93,8 @@ class Known:
 class Prepare:
     """Puts batches together for one shard; keys and randomness are given to it."""
 
-    def __init__(self, kek_id: int, kek: bytes, random: Random) -> None:
-        self._kek_id = kek_id
-        self._kek = kek
+    def __init__(self, keks: Mapping[int, bytes], random: Random) -> None:
+        self._keks = keks
         self._random = random
 
     async def batch(
@@ -120,25 +128,48 @@ class Prepare:
             repeated = sequences is not None and sequences.has(item.sequence or 0)
             if isinstance(item, Reject):
                 _reject(prepared, item)
-            elif self._is_new(prepared, item, known, repeated):
+            elif not self._is_new(prepared, item, known, repeated):
+                pass
+            elif head.subjects.has_ended(item.statement.subject):
+                # A label that has an ERASURE takes no other leaf, and a new K would be a second key for one subject.
+                _reject(prepared, item.rejected(ERASED))
+            else:
                 nonce = nonces[number * NONCE_SIZE : (number + 1) * NONCE_SIZE]
                 hashes.append(self._append(head, prepared, item, recorded_at, nonce))
             if sequences is not None and item.source and item.sequence and not repeated:
                 sequences.add(item.sequence)
                 if item.sequence > sequences.contiguous:
                     prepared.arrived.append((item.source, item.sequence))
-        if prepared.leaves:
-            _end_with_map_root(head, prepared, hashes)
-        else:
-            prepared.map_root = head.map.root()
         _note_sequences(prepared, touched)
-        prepared.new_size = head.size
-        prepared.edge = head.tree.edge.to_bytes()
-        prepared.root = head.tree.root()
-        head.next_offset = next_offset
-        head.recorded_at = recorded_at
-        # Growing the map's buckets is put off to here; taking a batch back is never tried, `head` is dropped instead.
-        head.map.commit()
+        _finish(head, prepared, hashes)
+        return prepared
+
+    async def endings(
+        self, head: Head, due: Sequence[tuple[str, str]], secrets: Mapping[str, SubjectSecrets], now_ms: int
+    ) -> Prepared:
+        """A batch of nothing but ERASURE leaves, one for each (subject, matter), in the order of their labels: it says
+        nothing of which belong together. Changes `head` as `batch` does."""
+        prepared = Prepared(
+            shard=head.shard,
+            epoch=head.epoch,
+            size=head.size,
+            next_offset=head.next_offset,
+            new_next_offset=head.next_offset,
+            recorded_at=max(now_ms, head.recorded_at),
+        )
+        head.map.begin()
+        hashes: list[bytes] = []
+        for label, name, matter in sorted((secrets[name].label(matter), name, matter) for name, matter in due):
+            last = head.map.get(label)
+            if last is None:
+                raise Corrupt("matter", f"shard {head.shard}: one of a subject that is erased has no label")
+            version, index = last[0] + 1, prepared.size + len(prepared.leaves)
+            leaf = erasure_leaf(label, version, last[1] + 1, prepared.recorded_at)
+            hashes.append(leaf_hash(leaf))
+            head.map.update(label, version, index, hashes[-1])
+            prepared.leaves.append(leaf)
+            prepared.ended.append((name, matter, index))
+        _finish(head, prepared, hashes)
         return prepared
 
     def _is_new(self, prepared: Prepared, item: Stated, known: Known, repeated: bool) -> bool:
@@ -197,12 +228,15 @@ class Prepare:
             (item.source, statement.id, item.sequence, item.statement_hash, statement.subject, payload)
         )
         prepared.names[item.source, statement.id] = item.statement_hash
+        if statement.type in _ERASING:
+            _note_erasure(prepared, statement, index)
         return hashed
 
     def _new_subject(self, head: Head, prepared: Prepared, name: str) -> Subject:
         fresh = self._random(KEY_SIZE + NONCE_SIZE)
         K = fresh[:KEY_SIZE]  # noqa: N806 - its name in the formats
-        prepared.new_subjects.append((name, wrap(self._kek_id, self._kek, name, K, fresh[KEY_SIZE:])))
+        newest = max(self._keks)
+        prepared.new_subjects.append((name, wrap(newest, self._keks[newest], name, K, fresh[KEY_SIZE:])))
         return head.subjects.make(name, K)
 
 
@@ -231,6 +265,29 @@ def _place(
             prepared.matters[name, matter] = restricted_at
     last = head.map.get(label)
     return (label, 1, 0) if last is None else (label, last[0] + 1, last[1] + 1)
+
+
+def _note_erasure(prepared: Prepared, statement: Statement, index: int) -> None:
+    until, completed = prepared.erasures.get(statement.subject, (None, None))
+    held = statement.data.evidence_until and parse_rfc3339(statement.data.evidence_until)
+    prepared.erasures[statement.subject] = (
+        max(filter(None, (until, held)), default=None),
+        index if completed is None and statement.type == "ErasureCompleted" else completed,
+    )
+
+
+def _finish(head: Head, prepared: Prepared, hashes: list[bytes]) -> None:
+    if prepared.leaves:
+        _end_with_map_root(head, prepared, hashes)
+    else:
+        prepared.map_root = head.map.root()
+    prepared.new_size = head.size
+    prepared.edge = head.tree.edge.to_bytes()
+    prepared.root = head.tree.root()
+    head.next_offset = prepared.new_next_offset
+    head.recorded_at = prepared.recorded_at
+    # Growing the map's buckets is put off to here; taking a batch back is never tried, `head` is dropped instead.
+    head.map.commit()
 
 
 def _end_with_map_root(head: Head, prepared: Prepared, hashes: list[bytes]) -> None:

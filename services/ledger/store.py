@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from shared.database import Queries, Row
@@ -148,6 +148,104 @@ async def subjects(db: Queries, names: Sequence[str]) -> list[Row]:
            from subject_key k left join matter m on m.subject = k.subject
            where k.subject = any($1) group by k.subject""",
         names,
+    )
+
+
+async def subjects_to_append(db: Queries, names: Sequence[str]) -> list[Row]:
+    """As `subjects`, with `ended`; of those of whom nothing may be recorded any more there is a row that says so."""
+    return await db.fetch(
+        """select k.subject, k.wrapped, array_agg(m.matter) as matters, array_agg(m.restricted_at) as restricted_at,
+                  false as ended
+           from subject_key k left join matter m on m.subject = k.subject
+           where k.subject = any($1) group by k.subject
+           union all
+           select subject, null, null, null, true from erasure where subject = any($1) and ending_at is not null""",
+        names,
+    )
+
+
+async def begin_endings(db: Queries, shard: int, epoch: int, spread: timedelta) -> list[str]:
+    """Give each label of whoever is due a moment of its own within the spread; answers the subjects. From here on
+    nothing is recorded of them."""
+    rows = await db.fetch(
+        """with due as (
+               update erasure set ending_at = clock_timestamp()
+               where shard = $1 and ending_at is null and hold_until <= clock_timestamp()
+                 and completed < (select max(size) from checkpoint where shard = $1)
+                 and exists (select from head where shard = $1 and epoch = $2)
+               returning subject
+           ), strewn as (
+               insert into ending (subject, matter, shard, end_at)
+               select m.subject, m.matter, m.shard, clock_timestamp() + random() * $3::interval
+               from due join matter m using (subject)
+           )
+           select subject from due""",
+        shard,
+        epoch,
+        spread,
+    )
+    return [row["subject"] for row in rows]
+
+
+async def due_endings(db: Queries, shard: int, limit: int) -> list[tuple[str, str]]:
+    """(subject, matter) of the labels whose moment has come."""
+    rows = await db.fetch(
+        """select subject, matter from ending
+           where shard = $1 and ended is null and end_at <= clock_timestamp() order by end_at limit $2""",
+        shard,
+        limit,
+    )
+    return [(row["subject"], row["matter"]) for row in rows]
+
+
+async def to_destroy(db: Queries, shard: int) -> dict[str, list[int]]:
+    """Subjects all of whose labels are ended and sealed, with the indexes of their ERASURE leaves."""
+    rows = await db.fetch(
+        """select e.subject, array_agg(n.ended) as ended
+           from erasure e join ending n using (subject)
+           where e.shard = $1 and e.destroyed_at is null and e.ending_at is not null
+           group by e.subject
+           having bool_and(coalesce(n.ended < (select max(size) from checkpoint where shard = $1), false))""",
+        shard,
+    )
+    return {row["subject"]: list(row["ended"]) for row in rows}
+
+
+async def payloads_of(db: Queries, shard: int, subject: str, indexes: Sequence[int]) -> list[Row]:
+    """A subject's payloads at these indexes, with its wrapped key: index, payload, wrapped."""
+    return await db.fetch(
+        """select p.index, p.payload, k.wrapped from payload p join subject_key k using (subject)
+           where p.shard = $1 and p.subject = $2 and p.index = any($3)""",
+        shard,
+        subject,
+        indexes,
+    )
+
+
+async def destroy_subject(db: Queries, subject: str, indexes: Sequence[int], attachments: Sequence[bytes]) -> int:
+    """The one procedure that may; how many payloads went. It raises where a hold stands or a leaf is not sealed."""
+    return int(await db.fetchval("select destroy_subject($1, $2, $3)", subject, indexes, attachments))
+
+
+async def wrapped_keys(db: Queries, shard: int, after: str, limit: int) -> list[Row]:
+    """Wrapped keys by subject, from the one behind `after`: subject, wrapped."""
+    return await db.fetch(
+        "select subject, wrapped from subject_key where shard = $1 and subject > $2 order by subject limit $3",
+        shard,
+        after,
+        limit,
+    )
+
+
+async def rewrap(db: Queries, before: Sequence[tuple[str, bytes]], after: Sequence[bytes]) -> None:
+    """Replace wrapped keys that are still what they were; one that was destroyed meanwhile stays destroyed."""
+    await db.execute(
+        """update subject_key k set wrapped = n.after
+           from unnest($1::text[], $2::bytea[], $3::bytea[]) n (subject, before, after)
+           where k.subject = n.subject and k.wrapped = n.before""",
+        [subject for subject, _ in before],
+        [wrapped for _, wrapped in before],
+        after,
     )
 
 

@@ -11,6 +11,8 @@ from shared.clock import parse_rfc3339
 from shared.events import Standing, Statement, purpose_matter
 from shared.register import Facts, Grade, Register
 
+ACTIVITY: Final = "newsletter"
+"""Whose data it holds: what it states of an erasure is stated for this."""
 FRESH_FOR: Final = timedelta(seconds=5)
 """How old the least mark of a source may be; with PERMIT_LIVES it bounds the last possible mail to 10 s."""
 PERMIT_LIVES: Final = timedelta(seconds=5)
@@ -50,6 +52,7 @@ class Knowledge:
     grade: Grade | None
     applied: int
     horizon: Horizon | None
+    erased: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class Decision:
 
 def decide(known: Knowledge, purpose: str, channel: str, rule: Rule, now: datetime) -> Decision:
     """Fresh, or refuse: a permit needs a consent in force *and* proof that nothing newer can be missing."""
+    if known.erased:
+        return Decision(False, "erased")
     if known.horizon is None:
         return Decision(False, "no-heartbeat")
     if known.applied < known.horizon.size:

@@ -11,9 +11,11 @@ from services.marketing import store
 from services.marketing.domain import PERMIT_LIVES, Horizon, Knowledge, Rule, decide
 from services.marketing.store import Ask, Permit, Use
 from shared import outbox
-from shared.database import Database
+from shared.clock import Clock
+from shared.database import Database, Transaction
 from shared.errors import Refused, Unavailable
 from shared.events import Statement, purpose_matter
+from shared.holder import Cleared, Marked, Step, Task
 from shared.identifiers import Random, shard_of, uuid7
 
 _LOOKS: Final = 10
@@ -58,7 +60,7 @@ async def ask_permits(
 
 
 def _permit(ask: Ask, seen: store.Seen, horizon: Horizon | None, rule: Rule, now: datetime, random: Random) -> Permit:
-    known = Knowledge(seen.standing, seen.grade, seen.applied, horizon)
+    known = Knowledge(seen.standing, seen.grade, seen.applied, horizon, seen.erased)
     decision = decide(known, ask.purpose, ask.channel, rule, now)
     return Permit(
         id=uuid7(now, random),
@@ -74,6 +76,17 @@ def _permit(ask: Ask, seen: store.Seen, horizon: Horizon | None, rule: Rule, now
         all_before=decision.all_before,
         issued_at=now,
     )
+
+
+def erasing(clock: Clock) -> Step:
+    """What an erasure does here, within the holder's transaction (shared/holder.py)."""
+
+    async def step(tx: Transaction, task: Task, marked: Marked) -> Cleared | None:
+        # Once it has stated its receipt, what there still is was brought back, and goes without waiting for anything.
+        found = await store.clear(tx, task.subject, None if marked.has_stated else task.ended, clock())
+        return None if found is None else Cleared(found)
+
+    return step
 
 
 def _answered_before(ask: Ask, earlier: Permit, now: datetime) -> Permit | Refused:

@@ -7,8 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from services.marketing import api, projection, store
-from services.marketing.domain import Horizon
+from services.marketing import api, handlers, projection, store
+from services.marketing.domain import ACTIVITY, Horizon
 from services.marketing.letters import Letters
 from services.marketing.permits import Permits
 from services.marketing.sender import Sender
@@ -18,6 +18,7 @@ from shared.client import ServiceClient
 from shared.clock import utc_now
 from shared.database import Database, Transaction
 from shared.follower import Follower, Recorded
+from shared.holder import Holder
 from shared.kafka import Consumer, Producer
 from shared.mail import MailServer
 from shared.metrics import Metrics
@@ -105,6 +106,8 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
 
     metrics.at_scrape(measure_audience, audience_age)
     app = create_app("marketing", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
+    holder = Holder("marketing", db, rules, ACTIVITY, handlers.erasing(utc_now), utc_now, os.urandom)
+    app.include_router(holder.router())
     app.include_router(api.router(db, permits, horizon, rules, pages, utc_now, os.urandom))
 
     async def close() -> None:

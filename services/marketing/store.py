@@ -119,6 +119,31 @@ async def void_permits(tx: Transaction, restrictions: Sequence[Restriction], now
     )  # fmt: skip
 
 
+async def clear(tx: Transaction, subject: str, ended: str | None, now: datetime) -> dict[str, int] | None:
+    """Forget a subject; how much there was, by name. None while a mail is on its way, or while a withdrawal that was
+    spoken at `ended` is not folded: its effect must be noted, and it would bring back what is deleted here.
+
+    What is unused is void from here on, and without its row in `standing` no grant can be stored (`put_permits`).
+    """
+    folded = ended is None or await tx.fetchval(
+        "select exists (select from word where subject = $1 and matter = $2 and restricted_at >= $3)",
+        subject, EVERYTHING, ended,
+    )  # fmt: skip
+    await void_permits(tx, [Restriction("", 0, 0, subject, None, now)], now)
+    found = {}
+    for name, sql in (
+        ("words", "delete from word where subject = $1"),
+        ("standing", "delete from standing where subject = $1"),
+        ("deliveries", "delete from delivery where subject = $1 and state <> 'attempted'"),
+    ):
+        found[name] = int((await tx.execute(sql, subject)).rsplit(" ", 1)[1])
+    attempted = await tx.fetchval("select exists (select from delivery where subject = $1)", subject)
+    if attempted or not folded:
+        return None
+    found["permits"] = int((await tx.execute("delete from permit where subject = $1", subject)).rsplit(" ", 1)[1])
+    return found
+
+
 async def put_effects(tx: Transaction, restrictions: Sequence[Restriction], now: datetime) -> None:
     """Note that these have taken effect, each with the mails that were on their way when it was spoken or after.
     Asked after `void_permits`, in a statement of its own: only so it sees every permit that was used before."""
@@ -156,6 +181,7 @@ class Seen:
     grade: Grade | None
     applied: int
     newest: int | None
+    erased: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +200,11 @@ async def look(db: Queries, asks: Sequence[Ask]) -> list[Seen]:
     matters = [purpose_matter(ask.purpose, ask.channel) for ask in asks]
     rows = await db.fetch(
         """
-        select asked.place, position.next, standing.newest, word.*
+        select asked.place, position.next, standing.newest, erased.subject is not null as erased, word.*
         from unnest($1::text[], $2::integer[], $3::text[]) with ordinality as asked (subject, shard, matter, place)
         left join position on position.shard = asked.shard
         left join standing on standing.subject = asked.subject
+        left join erased on erased.subject = asked.subject
         left join word on word.subject = asked.subject and word.matter in (asked.matter, $4)
         """,
         [ask.subject for ask in asks], [shard_of(ask.subject) for ask in asks], matters, EVERYTHING,
@@ -190,7 +217,13 @@ async def look(db: Queries, asks: Sequence[Ask]) -> list[Seen]:
 
 def _seen(rows: Sequence[Row], matter: str) -> Seen:
     grade = next((row["grade"] for row in rows if row["matter"] == matter), None)
-    return Seen(Standing(_words(rows)), Grade(grade) if grade else None, rows[0]["next"] or 0, rows[0]["newest"])
+    return Seen(
+        Standing(_words(rows)),
+        Grade(grade) if grade else None,
+        rows[0]["next"] or 0,
+        rows[0]["newest"],
+        rows[0]["erased"],
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from shared.events.types import (
     Served,
     Statement,
 )
-from shared.identifiers import SYSTEM_SUBJECT
+from shared.identifiers import SYSTEM_SUBJECT, Random, uuid7
 from shared.register import Activity, Purpose, Register
 
 ACTIVITY: Final = "newsletter"
@@ -338,6 +338,31 @@ def statements_of_withdrawal(speaker: Speaker, withdrawal: Withdrawal, now: date
             now,
         )
         for (purpose, channel), statement in zip(matters, withdrawal.statements, strict=True)
+    ]
+
+
+def words_ended(
+    speaker: Speaker, subject: str, order: str, given: Sequence[tuple[str, str]], now: datetime, random: Random
+) -> list[Statement]:
+    """A subject that is being erased: everything is withdrawn, and each thing that was ever agreed to."""
+    act = uuid7(now, random)
+    matters: Sequence[tuple[str | None, str | None]] = [*given, (None, None)]
+    return [
+        stated(
+            ConsentWithdrawn(
+                **speaker.common(act, "controller"),
+                scope="everything" if purpose is None else "purpose",
+                purpose=purpose,
+                channel=channel,
+                status="ConsentWithdrawn",
+                method="erasure",
+                follows=[order],
+            ),
+            uuid7(now, random),
+            subject,
+            now,
+        )
+        for purpose, channel in matters
     ]
 
 

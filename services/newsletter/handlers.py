@@ -22,9 +22,13 @@ from services.newsletter.domain import (
     statements_of_confirmation,
     statements_of_sign_up,
     statements_of_withdrawal,
+    words_ended,
 )
-from shared.database import Database
+from shared.clock import Clock
+from shared.database import Database, Transaction
+from shared.errors import Refused, Unavailable
 from shared.events.types import Sealed, Statement
+from shared.holder import Cleared, Marked, Step, Task
 from shared.identifiers import Random, uuid7
 from shared.limits import MailCap
 from shared.outbox import put
@@ -32,6 +36,13 @@ from shared.register import Notice
 from shared.sealing import Compartment
 
 SWEEP_BATCH = 100
+
+
+class ErasedAddress(Refused):
+    """All that was stored about this address is erased: nothing is in force that could be withdrawn."""
+
+    def __init__(self) -> None:
+        super().__init__("erased-address", str(self.__doc__), status=410)
 
 
 async def publish_notice(db: Database, speaker: Speaker, notice: Notice, now: datetime, random: Random) -> None:
@@ -53,6 +64,9 @@ async def sign_up(
     request = new.request
     async with db.transaction() as tx:
         await store.lock_subject(tx, request.subject)
+        if await store.is_erased(tx, request.subject):
+            # Its keys go this moment; sent again, the same address is somebody new.
+            raise Unavailable("subjects")
         capped = await store.is_capped(tx, request, cap)
         if not await store.put_request(tx, new):
             return "again"
@@ -103,6 +117,8 @@ async def withdraw(
     purposes = None if scope == "everything" else withdrawal.purposes
     async with db.transaction() as tx:
         await store.lock_subject(tx, withdrawal.subject)
+        if await store.is_erased(tx, withdrawal.subject):
+            raise ErasedAddress
         if (done := await store.withdrawal(tx, token_hash, scope)) is not None:
             return done
         # A sign-up that waits was answered by this: confirming it later would revive what was just ended.
@@ -135,9 +151,11 @@ async def expire(db: Database, speaker: Speaker, now: datetime, random: Random) 
 async def purge(db: Database, speaker: Speaker, now: datetime, random: Random) -> int:
     """Delete a batch of unconfirmed requests as the register's retention rule says; how many."""
     rule = Periods(speaker.activity).purge_rule()
+    # If we stop after the commit, what is noted here is ordered later: `Sweeper`.
     async with db.transaction() as tx:
         requests = await store.to_purge(tx, now, SWEEP_BATCH)
         await store.delete_requests(tx, [request.id for request in requests])
+        await store.put_unclaimed(tx, [request.subject for request in requests], now)
         await put(
             tx,
             [
@@ -146,6 +164,28 @@ async def purge(db: Database, speaker: Speaker, now: datetime, random: Random) -
             ],
         )
     return len(requests)
+
+
+def erasing(speaker: Speaker, clock: Clock, random: Random) -> Step:
+    """What an erasure does here, within the holder's transaction (shared/holder.py): withdraw what was agreed to, stop
+    the mails that wait, and once they are at their end delete what there is."""
+
+    async def step(tx: Transaction, task: Task, marked: Marked) -> Cleared | None:
+        await store.lock_subject(tx, task.subject)
+        now = clock()
+        given = await store.given(tx, task.subject)
+        if given and marked.ended_at is None:
+            await store.note_ended(tx, task.subject, now)
+            await put(tx, words_ended(speaker, task.subject, task.order, given, now, random))
+        for request in await store.open_requests(tx, task.subject, None):
+            await store.decide(tx, request, "voided", now)
+        requests = await store.requests_of(tx, task.subject)
+        await store.cancel_mails(tx, requests)
+        if await store.has_unended_mail(tx, requests):
+            return None
+        return Cleared(await store.clear(tx, task.subject))
+
+    return step
 
 
 async def end_mail(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from services.newsletter import api, dkim
-from services.newsletter.domain import Speaker
+from services.newsletter import api, dkim, handlers
+from services.newsletter.domain import ACTIVITY, SOURCE, Speaker
 from services.newsletter.letters import Letters
 from services.newsletter.worker import Mails, Sweeper
 from shared import register
@@ -14,6 +14,7 @@ from shared.access import Access
 from shared.client import ServiceClient
 from shared.clock import utc_now
 from shared.database import Database
+from shared.holder import Holder
 from shared.kafka import Producer
 from shared.limits import Limits
 from shared.mail import MailServer
@@ -36,6 +37,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     subjects = ServiceClient(settings.subjects_url, credential, "subjects")
     ledger = ServiceClient(settings.ledger_url, credential, "ledger")
     marketing = ServiceClient(settings.marketing_url, credential, "marketing")
+    erasure = ServiceClient(settings.erasure_url, credential, "erasure")
     producer = Producer(settings.kafka, settings.kafka_login("newsletter"))
     metrics, pages = Metrics("newsletter"), Pages("newsletter", HERE)
     speaker = Speaker.of(register.load(settings.register_dir))
@@ -61,7 +63,9 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
         random=os.urandom,
         metrics=metrics,
     )
-    sweeper = Sweeper(db, speaker, utc_now, os.urandom, metrics)
+    sweeper = Sweeper(db, speaker, utc_now, os.urandom, metrics, erasure)
+    step = handlers.erasing(speaker, utc_now, os.urandom)
+    holder = Holder(SOURCE, db, speaker.register, ACTIVITY, step, utc_now, os.urandom)
 
     async def ready() -> dict[str, bool | str]:
         await db.fetchval("select 1")
@@ -86,11 +90,12 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
         )
     )
 
+    app.include_router(holder.router())
     app.include_router(dkim.router(settings.mail_domain, secrets.dkim_keys()))
 
     async def close() -> None:
         await producer.stop()
-        for client in (subjects, ledger, marketing):
+        for client in (subjects, ledger, marketing, erasure):
             await client.close()
         await db.close()
 

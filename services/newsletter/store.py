@@ -184,12 +184,88 @@ async def delete_requests(tx: Transaction, requests: Sequence[str]) -> None:
     await tx.execute("delete from request where id = any($1::uuid[])", requests)
 
 
+async def requests_of(tx: Transaction, subject: str) -> list[str]:
+    """Every request of a subject."""
+    rows = await tx.fetch("select id::text as id from request where subject = $1", subject)
+    return [row["id"] for row in rows]
+
+
+async def has_unended_mail(tx: Transaction, requests: Sequence[str]) -> bool:
+    """Whether a mail of these waits or is on its way."""
+    return bool(
+        await tx.fetchval(
+            "select exists (select from mail where request = any($1::uuid[]) and ended_at is null)", requests
+        )
+    )
+
+
+async def given(tx: Transaction, subject: str) -> list[tuple[str, str]]:
+    """(purpose, channel) of what a subject ever agreed to here."""
+    rows = await tx.fetch(
+        """select distinct p.purpose, p.channel from request_purpose p join request r on r.id = p.request
+           where r.subject = $1 and p.given is not null order by p.purpose, p.channel""",
+        subject,
+    )
+    return [(row["purpose"], row["channel"]) for row in rows]
+
+
+async def is_erased(tx: Queries, subject: str) -> bool:
+    return bool(await tx.fetchval("select exists (select from erased where subject = $1)", subject))
+
+
+async def note_ended(tx: Transaction, subject: str, now: datetime) -> None:
+    """Since when the words of a subject that is being erased are withdrawn."""
+    await tx.execute("update erased set ended_at = $2 where subject = $1", subject, now)
+
+
+async def clear(tx: Transaction, subject: str) -> dict[str, int]:
+    """Delete everything of a subject; how much there was, by name."""
+    found = {}
+    for name, sql in (
+        ("links", "delete from withdrawal where subject = $1"),
+        ("requests", "delete from request where subject = $1"),
+        ("unclaimed", "delete from unclaimed where subject = $1"),
+    ):
+        found[name] = int((await tx.execute(sql, subject)).rsplit(" ", 1)[1])
+    return found
+
+
+async def put_unclaimed(tx: Transaction, subjects: Sequence[str], now: datetime) -> None:
+    """Those of whom no request is left: their address is to go from everywhere."""
+    await tx.execute(
+        """insert into unclaimed (subject, since)
+           select distinct s, $2::timestamptz from unnest($1::text[]) s
+           where not exists (select from request where subject = s)
+             and not exists (select from erased where subject = s)
+           on conflict do nothing""",
+        subjects,
+        now,
+    )
+
+
+async def unclaimed(db: Queries, limit: int) -> list[str]:
+    """Subjects whose erasure is to be ordered; of one who has signed up again meanwhile it is not."""
+    rows = await db.fetch(
+        """with again as (delete from unclaimed u using request r where r.subject = u.subject)
+           select subject from unclaimed u where not exists (select from request r where r.subject = u.subject)
+           order by since limit $1""",
+        limit,
+    )
+    return [row["subject"] for row in rows]
+
+
+async def forget_unclaimed(db: Queries, subject: str) -> None:
+    """Its erasure is ordered, or is not to be."""
+    await db.execute("delete from unclaimed where subject = $1", subject)
+
+
 async def next_deadline(db: Queries) -> datetime | None:
     """When the sweeper has something to do again, if nothing else happens. What waits for a mail to end is not due:
     asking for it again and again would not end the mail."""
     value = await db.fetchval(
         """
         select least(
+            (select min(since) from unclaimed),
             (select min(expires_at) from request where state = 'open'),
             (select min(purge_at) from request r where state in ('expired', 'voided')
                 and not exists (select from mail m where m.request = r.id and m.ended_at is null))

@@ -43,6 +43,7 @@ LONGEST_PAUSE: Final = timedelta(minutes=5)
 GIVE_UP_AFTER: Final = timedelta(days=5)
 """As RFC 5321 §4.5.4.1 suggests; a confirmation ends earlier, with its request."""
 ATTACHMENTS: Final = range(10)
+_UNKNOWN: Final = 404
 _CONFLICT: Final = 409
 _GONE: Final = frozenset({404, 410})
 
@@ -340,10 +341,18 @@ class Sweeper:
     """Ends requests that nobody confirmed, and deletes them when the register says so."""
 
     def __init__(
-        self, db: Database, speaker: Speaker, clock: Clock, random: Random, metrics: Metrics | None = None
+        self,
+        db: Database,
+        speaker: Speaker,
+        clock: Clock,
+        random: Random,
+        metrics: Metrics | None = None,
+        erasure: ServiceClient | None = None,
     ) -> None:
+        """`erasure` is who orders that an address goes from everywhere that nobody ever confirmed; else it waits."""
         self._db = db
         self._speaker = speaker
+        self._erasure = erasure
         self._clock = clock
         self._random = random
         metrics = metrics or Metrics("newsletter")
@@ -377,3 +386,16 @@ class Sweeper:
             pass
         while await handlers.purge(self._db, self._speaker, self._clock(), self._random) == handlers.SWEEP_BATCH:
             pass
+        if self._erasure is not None:
+            await self._order_erasures(self._erasure)
+
+    async def _order_erasures(self, erasure: ServiceClient) -> None:
+        """One order a subject, however often it is asked for; who turns out to have agreed to something stays."""
+        for subject in await store.unclaimed(self._db, handlers.SWEEP_BATCH):
+            body = {"subject": subject, "reason": "no-longer-needed", "by": "controller", "unless_claimed": True}
+            try:
+                await erasure.post("/erasure/orders", json=body, timeout=30)
+            except Refused as error:
+                if error.status not in {_CONFLICT, _UNKNOWN}:
+                    raise Unavailable("erasure") from None
+            await store.forget_unclaimed(self._db, subject)

@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from shared.errors import Refused
 
+ACTIVITY: Final = "newsletter"
+"""Whose data it holds: what it states of an erasure is stated for this."""
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16

@@ -20,7 +20,9 @@ from shared.clock import Clock, parse_rfc3339
 from shared.contact_points import ContactPoint
 from shared.database import Database, Queries, Transaction
 from shared.errors import Corrupt, Refused, Unavailable
+from shared.events import EVERYTHING as EVERYTHING_MATTER
 from shared.events import Statement, Word, decides, matter_of
+from shared.holder import Cleared, Marked, Step, Task
 from shared.identifiers import Random, subject_id, uuid7
 
 _ATTEMPTS: Final = 5
@@ -408,6 +410,28 @@ async def disclose(
         await store.put_disclosures(tx, uuid7(now, parts.random), now, caller, scope, reason, subject, items)
     key = parts.encryption.unwrap(subject, domain.EVIDENCE, known.wrapped[domain.EVIDENCE])
     return [domain.compartment_key(key, name, statement) for statement, name in items]
+
+
+# Erase
+
+
+def erasing() -> Step:
+    """What an erasure does here, within the holder's transaction (shared/holder.py). The content key goes at once;
+    until the withdrawal is folded that keeps this address from being written to, there is no address to keep it of
+    afterwards, so that is waited for."""
+
+    async def step(tx: Transaction, task: Task, marked: Marked) -> Cleared | None:
+        known = await store.load(tx, task.subject)
+        if known is None:
+            raise UnknownSubject
+        is_waited_for = task.ended is not None and not marked.has_stated
+        if is_waited_for and not await store.has_folded(tx, task.subject, EVERYTHING_MATTER, str(task.ended)):
+            return None
+        found = await store.clear(tx, task.subject)
+        found["evidence-key"] = await store.destroy_evidence_keys(tx, task.subject)
+        return Cleared(found)
+
+    return step
 
 
 # Record

@@ -24,6 +24,11 @@ class KeyEncryption:
         self._keks = dict(load())
         self._random = random
 
+    def read_again(self) -> bool:
+        """Take in what came, and let go of what went; whether there is a newer one to wrap with."""
+        before, self._keks = self.newest, dict(self._load())
+        return self.newest != before
+
     @property
     def newest(self) -> int:
         return max(self._keks)

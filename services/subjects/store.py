@@ -379,6 +379,45 @@ async def suppression_scopes(db: Queries, peppers: Iterable[int]) -> set[tuple[s
     return {(row["purpose"], row["channel"]) for row in rows} | {(ALL, ALL)}
 
 
+# Erasure
+
+
+async def has_folded(tx: Queries, subject: str, matter: str, spoken: str) -> bool:
+    """Whether a restriction of this moment, or a later one, is folded for the subject."""
+    return bool(
+        await tx.fetchval(
+            "select exists (select from word where subject = $1 and matter = $2 and restricted_at >= $3)",
+            subject,
+            matter,
+            spoken,
+        )
+    )
+
+
+async def clear(tx: Queries, subject: str) -> dict[str, int]:
+    """Destroy a subject's content key and all that leads to it; how much there was, by name."""
+    found = {}
+    for name, sql in (
+        ("content-key", "delete from subject_key where subject = $1 and use = 'content'"),
+        ("address", "delete from contact_point where subject = $1"),
+        ("identifier", "delete from identifier where subject = $1"),
+        ("words", "delete from word where subject = $1"),
+    ):
+        found[name] = int((await tx.execute(sql, subject)).rsplit(" ", 1)[1])
+    return found
+
+
+async def destroy_evidence_keys(db: Queries, subject: str | None = None) -> int:
+    """Destroy the evidence keys whose period is over, of all or of one; how many. A trigger asks the same again."""
+    done = await db.execute(
+        """delete from subject_key k using erased e
+           where k.subject = e.subject and k.use = 'evidence'
+             and coalesce(e.evidence_until, '-infinity') <= clock_timestamp() and coalesce(k.subject = $1, true)""",
+        subject,
+    )
+    return int(done.rsplit(" ", 1)[1])
+
+
 # Disclosures
 
 

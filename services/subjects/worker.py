@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from services.subjects import handlers
+from services.subjects import handlers, store
 from services.subjects.handlers import Parts
 from services.subjects.keys import Peppers
 from shared import logs
@@ -17,7 +17,7 @@ from shared.follower import Recorded
 log = logs.logger("subjects")
 
 _ROTATION_SECONDS: Final = 3600
-_RETRY_SECONDS: Final = 5
+_LOOK_SECONDS: Final = 5.0
 
 
 class Fold:
@@ -33,14 +33,23 @@ class Fold:
 
 
 async def rotate(parts: Parts) -> None:
-    """For ever: after each start, and hourly for what processes with older files wrote meanwhile."""
+    """For ever: after each start, when there is a new key-encryption key, and hourly for what processes with older
+    files wrote meanwhile. Evidence keys whose period is over go with the same look."""
+    loop = asyncio.get_running_loop()
+    look_again_at = loop.time()
     while True:
         try:
-            moved = await handlers.rotate(parts)
+            if destroyed := await store.destroy_evidence_keys(parts.db):
+                log.info("evidence-keys-destroyed", keys=destroyed)
+            if parts.encryption.read_again():
+                look_again_at = loop.time()
+            if loop.time() >= look_again_at:
+                moved = await handlers.rotate(parts)
+                if moved:
+                    log.info("rotated", rows=moved)
+                    look_again_at = loop.time()
+                    continue
+                look_again_at = loop.time() + _ROTATION_SECONDS
         except Unavailable:
-            await asyncio.sleep(_RETRY_SECONDS)
-            continue
-        if moved:
-            log.info("rotated", rows=moved)
-        else:
-            await asyncio.sleep(_ROTATION_SECONDS)
+            pass
+        await asyncio.sleep(_LOOK_SECONDS)

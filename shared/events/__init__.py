@@ -7,7 +7,7 @@ A published version is never edited: a new shape is a new version, and its golde
 
 from shared.events.envelope import MAX_STATEMENT_BYTES, Malformed, encode, parse
 from shared.events.matter import EVERYTHING, decides, matter_of, purpose_matter
-from shared.events.standing import PERMISSIVE, RESTRICTIVE, Standing, Word, is_overtaken
+from shared.events.standing import PERMISSIVE, RESTRICTIVE, VALID_STATUS, Standing, Word, is_overtaken
 from shared.events.types import DATA_TYPES, Statement, dataschema
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "MAX_STATEMENT_BYTES",
     "PERMISSIVE",
     "RESTRICTIVE",
+    "VALID_STATUS",
     "Malformed",
     "Standing",
     "Statement",

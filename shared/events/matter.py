@@ -39,6 +39,8 @@ def matter_of(statement: Statement) -> str:
             return f"use:{data.purpose}/{data.channel}"
         case "MessageSent" | "RetentionExecuted":
             return f"data:{data.activity}"
+        case "ErasureOrdered" | "DataErased" | "ErasureCompleted":
+            return f"request:{data.request}"
         case "NoticePublished":
             return f"notice:{data.notice.hash}"
         case _:

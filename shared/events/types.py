@@ -236,6 +236,33 @@ class RetentionExecuted(Data):
     follows: Annotated[list[Uuid7], Field(max_length=16)] = Field(default_factory=list)
 
 
+class ErasureOrdered(Data):
+    """Everything operational about this subject is to go at each holder, and what only proves once `evidence_until` is
+    past (GDPR Art. 17(3)(e)); without it nothing is kept."""
+
+    request: Uuid7
+    reason: Literal["no-longer-needed", "consent-withdrawn", "objection", "unlawful", "legal-obligation"]
+    holders: Annotated[list[Source], Field(min_length=1, max_length=16)]
+    evidence_until: Time | None = None
+
+
+class DataErased(Data):
+    """One holder's receipt: this is gone there, or its key is."""
+
+    request: Uuid7
+    erased: Annotated[list[Name], Field(min_length=1, max_length=16)]
+    follows: Annotated[list[Uuid7], Field(min_length=1, max_length=1)]
+
+
+class ErasureCompleted(Data):
+    """Every holder has looked again and found nothing. The keys of what only proves go after `evidence_until`, or now:
+    this is the last word on the subject, an ERASURE then ends each of its labels."""
+
+    request: Uuid7
+    follows: Annotated[list[Uuid7], Field(min_length=2, max_length=17)]
+    evidence_until: Time | None = None
+
+
 DATA_TYPES: Final[dict[tuple[str, int], type[Data]]] = {
     ("NoticePublished", 1): NoticePublished,
     ("ConsentRequested", 1): ConsentRequested,
@@ -246,6 +273,9 @@ DATA_TYPES: Final[dict[tuple[str, int], type[Data]]] = {
     ("ConsentUsed", 1): ConsentUsed,
     ("MessageSent", 1): MessageSent,
     ("RetentionExecuted", 1): RetentionExecuted,
+    ("ErasureOrdered", 1): ErasureOrdered,
+    ("DataErased", 1): DataErased,
+    ("ErasureCompleted", 1): ErasureCompleted,
 }
 
 

@@ -301,3 +301,14 @@ def test_a_deletion_that_does_not_happen(world: World, mails: Moody, prometheus:
         fired = prometheus.fires("EndsOverdue")
     assert {one.labels["duty"] for one in fired if one.name == "EndsOverdue"} == {"expiry"}
     world.sweep()
+
+
+def test_a_holder_that_does_not_come_to_its_end(world: World, mails: Moody, prometheus: Prometheus) -> None:
+    """ErasureWaits: somebody holds what the newsletter is to delete."""
+    subscriber = subscribes(world, mails)
+    body = {"subject": subscriber.subject, "reason": "consent-withdrawn", "by": "person"}
+    with session(world, f"select from newsletter.request where subject = '{subscriber.subject}' for key share"):
+        request = world.call("POST", "/erasure/orders", body)["request"]
+        world.sql(f"update erasure.erasure_order set ordered_at = now() - interval '2 h' where request = '{request}'")
+        prometheus.fires("ErasureWaits")
+    until("it is done", lambda: world.call("GET", f"/erasure/orders/{request}")["state"] == "completed", 60)

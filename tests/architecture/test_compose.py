@@ -31,17 +31,18 @@ ROLES_OF_DB = set(migrations.roles())
 JOBS = {"migrate", "topics", "log-create", "operator"}
 BUILT_ON = {"postgres", "kafka", "mail", "edge"}
 ASKS = {
-    "newsletter": {"postgres", "kafka", "mail", "subjects", "ledger", "marketing"},
+    "newsletter": {"postgres", "kafka", "mail", "subjects", "ledger", "marketing", "erasure"},
     "subjects": {"postgres", "kafka", "ledger"},
     "ledger": {"postgres"},
     "ledger-append": {"postgres", "kafka"},
     "ledger-seal": {"postgres", "kafka"},
     "marketing": {"postgres", "kafka", "mail", "subjects", "ledger"},
     "audience": {"postgres", "kafka", "ledger"},
+    "erasure": {"postgres", "kafka", "ledger", "newsletter", "marketing", "subjects"},
     "migrate": {"postgres"},
     "topics": {"kafka"},
     "log-create": {"postgres"},
-    "operator": {"postgres", "ledger", "subjects", "newsletter"},
+    "operator": {"postgres", "ledger", "subjects", "newsletter", "erasure"},
     "edge": {"newsletter", "ledger"},
     "mail": set(),
     "postgres": set(),
@@ -115,7 +116,8 @@ def test_keys_are_where_they_must_be_and_nowhere_else(compose: dict[str, Any]) -
     assert holders("kek-1") == {"ledger", "ledger-append", "ledger-seal", "operator"}
     assert holders("notice-1") == {"newsletter"}
     assert holders("source-newsletter.1") == {"newsletter", "ledger-append"}
-    assert holders("source-marketing.1") == {"marketing", "ledger-append"}
+    for source in ("marketing", "subjects", "erasure"):
+        assert holders(f"source-{source}.1") == {source, "ledger-append"}
     assert holders("postgres.pgpass") == {"migrate", "log-create"}
     assert holders("kafka-admin") == {"topics"}
     assert holders("kafka.properties") == {"kafka"}

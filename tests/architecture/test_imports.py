@@ -37,6 +37,7 @@ VIOLATIONS = {
     "newsletter-layers": ("services/newsletter/store.py", "services.newsletter.handlers"),
     "subjects-layers": ("services/subjects/store.py", "services.subjects.handlers"),
     "marketing-layers": ("services/marketing/domain.py", "services.marketing.store"),
+    "erasure-layers": ("services/erasure/domain.py", "services.erasure.store"),
     "ledger-layers": ("services/ledger/store.py", "services.ledger.prepare"),
 }
 

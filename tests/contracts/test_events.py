@@ -28,6 +28,9 @@ PUBLISHED: Final = {
     "ConsentUsed.1.json": "75fb72fdf0809c6034da27e3c189794bc1626c5061485f08153a44b90460d9f2",
     "MessageSent.1.json": "0e9765f7b8b8dea5199b3a9c20f1307e0c07768514c04012b548ba77d25b43f8",
     "RetentionExecuted.1.json": "7fb2298d48f1566f864178a52ae05e9846fb0a75ae25eb3d5bd938f004a9bb86",
+    "ErasureOrdered.1.json": "c98cb6fabe86890082f8e9c3d976e1a2a8ebb1d20ff5d8ab76e125d6c63edb8c",
+    "DataErased.1.json": "2b32e820c142ce26b324430e2661680bcafb974f7af5b2732831ff6c86b61fe0",
+    "ErasureCompleted.1.json": "7a13f37f704b957a22ee50b369d19619698f700de083e30f8cf7adc9ac6b2993",
 }
 
 MATTERS: Final = {
@@ -40,6 +43,9 @@ MATTERS: Final = {
     "ConsentUsed.1.json": "use:newsletter/email",
     "MessageSent.1.json": "use:newsletter/email",
     "RetentionExecuted.1.json": "data:newsletter",
+    "ErasureOrdered.1.json": "request:01a20320-a209-7d4e-8f50-0000000000aa",
+    "DataErased.1.json": "request:01a20320-a209-7d4e-8f50-0000000000aa",
+    "ErasureCompleted.1.json": "request:01a20320-a209-7d4e-8f50-0000000000aa",
 }
 
 

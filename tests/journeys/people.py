@@ -173,9 +173,17 @@ class World:
         from services.newsletter.domain import Speaker  # noqa: PLC0415
         from services.newsletter.worker import Sweeper  # noqa: PLC0415
         from shared import register  # noqa: PLC0415
+        from shared.client import ServiceClient  # noqa: PLC0415
         from shared.clock import utc_now  # noqa: PLC0415
 
-        self.as_newsletter(lambda db: Sweeper(db, Speaker.of(register.load()), utc_now, os.urandom).sweep())
+        async def sweep(db: Any) -> None:
+            erasure = ServiceClient(self.base, self.installation.secrets.credential("newsletter"), "erasure")
+            try:
+                await Sweeper(db, Speaker.of(register.load()), utc_now, os.urandom, erasure=erasure).sweep()
+            finally:
+                await erasure.close()
+
+        self.as_newsletter(sweep)
 
     def as_newsletter(self, work: Callable[[Any], Coroutine[Any, Any, Any]]) -> None:
         """Do something on the newsletter's schema in its own role, as one more process of it would."""

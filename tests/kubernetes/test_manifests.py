@@ -22,7 +22,7 @@ from tests.architecture.test_compose import ASKS, secrets_of
 
 VERSIONS: Final = ("1.30", "1.37")  # of Kubernetes: the oldest and the newest we say anything about
 # Without Kafka they are not ready, and still answer what needs PostgreSQL alone: a withdrawal above all.
-REACHED: Final = {"newsletter", "subjects", "ledger", "marketing"}
+REACHED: Final = {"newsletter", "subjects", "ledger", "marketing", "erasure"}
 ALONE: Final = {"ledger-append", "ledger-seal"}  # two at once would hinder each other, or sign two histories
 # Not in the compose file, or not in the cluster: the edge is the ingress, the mail server somebody else's.
 ELSEWHERE: Final = {"edge", "mail", "operator"}

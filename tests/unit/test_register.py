@@ -53,18 +53,28 @@ NEWSLETTER_STATES = {
     "ConsentExpired",
     "MessageSent",
     "RetentionExecuted",
+    "DataErased",
 }
 
 
 def test_each_source_may_state_its_own_types_and_no_other(register: Register) -> None:
     allowed = {
         (source, statement_type)
-        for source, statement_type in product(("newsletter", "marketing", "subjects", "ledger"), STATEMENT_TYPES)
+        for source, statement_type in product(
+            ("newsletter", "marketing", "subjects", "erasure", "ledger"), STATEMENT_TYPES
+        )
         if register.may_state(source, statement_type, "newsletter")
     }
 
     expected = {("newsletter", statement_type) for statement_type in NEWSLETTER_STATES}
-    assert allowed == expected | {("marketing", "ConsentUsed"), ("marketing", "MessageSent")}
+    assert allowed == expected | {
+        ("marketing", "ConsentUsed"),
+        ("marketing", "MessageSent"),
+        ("marketing", "DataErased"),
+        ("subjects", "DataErased"),
+        ("erasure", "ErasureOrdered"),
+        ("erasure", "ErasureCompleted"),
+    }
 
 
 def test_nothing_may_be_stated_for_an_unknown_activity_source_or_type(register: Register) -> None:
@@ -100,7 +110,7 @@ def test_a_source_that_states_over_http_is_not_waited_for_because_it_has_no_mark
 def test_any_one_restrictive_type_makes_a_source_one_to_wait_for(restrictive: str) -> None:
     files = read_files(PACKAGED)
     files["activities/newsletter.toml"] = files["activities/newsletter.toml"].replace(
-        b'marketing = ["ConsentUsed", "MessageSent"]',
+        b'marketing = ["ConsentUsed", "MessageSent", "DataErased"]',
         f'marketing = ["ConsentUsed", "{restrictive}"]'.encode(),
     )
 

@@ -178,7 +178,9 @@ CASES: dict[str, tuple[Callable[[Files], None], str, str]] = {
         "end-of-year belongs to a period",
     ),
     "a period that starts with what nobody states": (
-        edit(NEWSLETTER, 'starts = ["ConsentRequested"]\nperiod = "P14D"', 'starts = ["DataErased"]\nperiod = "P14D"'),
+        edit(
+            NEWSLETTER, 'starts = ["ConsentRequested"]\nperiod = "P14D"', 'starts = ["DataCollected"]\nperiod = "P14D"'
+        ),
         NEWSLETTER,
         "no source states any of these",
     ),

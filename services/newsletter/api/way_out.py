@@ -83,6 +83,8 @@ class WayOutPage(Front):
                 hash_of_token(token),
                 self.parts.clock(),
             )
+        except handlers.ErasedAddress:
+            return self._trouble(lang, "erased", 200)
         except Unavailable as error:
             return self._trouble(lang, "unavailable", 503, f"?lang={lang}", error.retry_after)
         if done.statements == withdrawal.statements:

@@ -354,7 +354,8 @@ def settings_of(database: Any, kafka: Any, prefix: str, folder: Path, shards: in
 @asynccontextmanager
 async def open_world(database: Any, kafka: Any, prefix: str, folder: Path, shards: int = 1) -> AsyncIterator[World]:
     settings = settings_of(database, kafka, prefix, folder, shards)
-    create_secrets(settings.secrets_dir, os.urandom, ["newsletter", "marketing"], ["operator", "newsletter"], shards)
+    sources = ["newsletter", "marketing", "subjects", "erasure"]
+    create_secrets(settings.secrets_dir, os.urandom, sources, ["operator", "newsletter"], shards)
     await ensure_topics(settings.kafka, prefix, shards, replication=1)
     world = World(settings, Secrets(settings.secrets_dir))
     for shard in range(shards):

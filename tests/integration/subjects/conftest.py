@@ -17,6 +17,7 @@ import pytest
 from fastapi import FastAPI
 
 from services.subjects import api, handlers, worker
+from services.subjects.domain import ACTIVITY
 from services.subjects.handlers import Parts
 from services.subjects.keys import KeyEncryption, Peppers
 from shared.access import Access
@@ -24,13 +25,17 @@ from shared.clock import utc_now
 from shared.database import Database
 from shared.events import Statement, encode, parse
 from shared.follower import Recorded
+from shared.holder import Holder, Task
 from shared.identifiers import uuid7
 from shared.metrics import Metrics
+from shared.register import load
 from shared.web import create_app
 from shared.wire import RecordedValue
 from tests.parts import Database as OwnDatabase
 
 GOLDEN: Final = Path(__file__).parents[2] / "contracts" / "golden"
+REQUEST: Final = "01a20320-a209-7d4e-8f50-0000000000aa"
+ORDER: Final = "01a20320-a209-7d4e-8f50-000000000009"
 CALLERS: Final = {"newsletter": ["n-secret"], "marketing": ["m-secret"], "compliance": ["c-secret"]}
 GRANTS: Final = {
     "newsletter": ["subjects.seal", "subjects.open"],
@@ -122,8 +127,13 @@ class Subjects:
 
     async def delete(self, subject: str) -> None:
         """What an erasure leaves: the pseudonym's row, and what does not refer to it."""
-        for table in ("contact_point", "identifier", "subject_key"):
-            await self.superuser.execute(f"delete from subjects.{table} where subject = $1", subject)
+        await self.erase(subject)
+
+    async def erase(self, subject: str, ended: str | None = None, until: str | None = None) -> dict[str, Any]:
+        """As the erasure service asks for it."""
+        holder = Holder("subjects", self.parts.db, load(), ACTIVITY, handlers.erasing(), utc_now, os.urandom)
+        task = Task(request=REQUEST, order=ORDER, subject=subject, ended=ended, evidence_until=until)
+        return dict(await holder.erase(task))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from tests.parts import Database
 async def test_it_seals_while_kafka_and_the_ledger_are_away_and_says_that_it_does_not_follow(
     database: Database, tmp_path: Path
 ) -> None:
-    create_secrets(tmp_path, os.urandom, ["newsletter"], ["newsletter", "subjects"], shards=1)
+    create_secrets(tmp_path, os.urandom, ["newsletter", "subjects"], ["newsletter", "subjects"], shards=1)
     nowhere = "127.0.0.1:9"
     settings = Settings(
         database=database.dsn("{role}").replace("%7Brole%7D", "{role}"),
@@ -26,7 +26,7 @@ async def test_it_seals_while_kafka_and_the_ledger_are_away_and_says_that_it_doe
     )
     running = await open_subjects(settings)
     assert running.app is not None
-    assert set(running.tasks) == {"subjects.follower", "subjects.rotation"}
+    assert set(running.tasks) == {"subjects.follower", "subjects.relay", "subjects.rotation"}
     headers = {"Authorization": f"Bearer {Secrets(tmp_path).credential('newsletter')}"}
     body = {"controller": "controller", "identifier": {"kind": "email", "value": "ada@example.org"}, "items": []}
     try:

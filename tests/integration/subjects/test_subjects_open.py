@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from services.subjects import store
 from shared.access import declarations
 from tests.integration.subjects.conftest import Subjects, app_of, statement_id
 
@@ -121,12 +122,13 @@ async def test_evidence_still_opens_when_only_the_content_key_is_destroyed(subje
     """Erased but under legal hold: no mail any more, nothing new sealed, the proof is still there."""
     one = item(a=1)
     subject = (await subjects.seal("ada@example.org", one))["subject"]
-    await subjects.superuser.execute("delete from subjects.subject_key where use = 'content'")
+    await subjects.erase(subject, until="2999-01-01T00:00:00.000Z")
     place = {"statement": one["statement"], "compartment": "evidence"}
     body = {"subject": subject, "scope": "evidence", "reason": "legal hold", "items": [place]}
     assert (await subjects.post("disclose", body, "compliance")).status_code == 200
     assert (await subjects.open(subject, scope="transactional")).status_code == 410
-    await subjects.superuser.execute("delete from subjects.subject_key")
+    await subjects.superuser.execute("update subjects.erased set evidence_until = now()")
+    assert await store.destroy_evidence_keys(subjects.parts.db) == 1
     assert (await subjects.post("disclose", body, "compliance")).status_code == 410
 
 

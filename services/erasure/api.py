@@ -1,0 +1,120 @@
+"""The front door: order an erasure, and ask how far it is."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Path, Request
+from fastapi.responses import JSONResponse, Response
+from typing_extensions import TypedDict
+
+from services.erasure import domain, handlers, store
+from services.erasure.domain import Reason, at
+from services.erasure.handlers import Speaker
+from services.erasure.store import Order
+from shared.access import needs
+from shared.client import ServiceClient
+from shared.clock import Clock
+from shared.database import Database
+from shared.errors import Refused
+from shared.events import Statement, parse
+from shared.events.types import UUID7_PATTERN, Name, Strict, Subject, Time, Uuid7
+from shared.identifiers import Random
+from shared.openapi import JSON, door, json
+from shared.sealing import from_base64url
+from shared.web import json_body
+
+
+class OrderRequest(Strict):
+    """Whom, why (GDPR Art. 17(1)) and on whose word. `unless_claimed`: not if the holder of the address ever agreed."""
+
+    subject: Subject
+    reason: Reason
+    by: Literal["person", "staff", "representative", "controller"]
+    unless_claimed: bool = False
+
+
+class HolderAnswer(TypedDict):
+    """How far one holder is, and its receipt."""
+
+    holder: Name
+    state: Literal["waiting", "working", "erased", "recorded", "rejected"]
+    statement: Uuid7 | None
+
+
+class OrderAnswer(TypedDict):
+    """How far the order is. What only proves is held until `evidence_until`, or goes with the rest."""
+
+    request: Uuid7
+    subject: Subject
+    state: Literal["open", "completed"]
+    ordered_at: Time
+    evidence_until: Time | None
+    statement: Uuid7
+    completed: Uuid7 | None
+    holders: list[HolderAnswer]
+
+
+def router(db: Database, speaker: Speaker, ledger: ServiceClient, clock: Clock, random: Random) -> APIRouter:
+    """Routes under /erasure."""
+    routes = APIRouter(prefix="/erasure")
+
+    async def answer(order: Order) -> Response:
+        tasks = {task.holder: task for task in await store.tasks(db, order.request)}
+        body: OrderAnswer = {
+            "request": order.request,
+            "subject": order.subject,
+            "state": "open" if order.completed is None else "completed",
+            "ordered_at": str(at(order.ordered_at)),
+            "evidence_until": at(order.evidence_until),
+            "statement": order.statement,
+            "completed": order.completed,
+            "holders": [
+                {
+                    "holder": name,
+                    "state": tasks[name].state,  # type: ignore[typeddict-item]  # by the table's check
+                    "statement": tasks[name].statement,
+                }
+                for name in domain.HOLDERS
+                if name in tasks
+            ],
+        }
+        return JSONResponse(body, headers={"Cache-Control": "no-store"})
+
+    async def history(subject: str) -> list[Statement]:
+        found = await ledger.get(f"/ledger/subjects/{subject}/history", timeout=30)
+        return [parse(from_base64url(entry["statement"])) for entry in found.json()["entries"]]
+
+    @routes.post("/orders", dependencies=[Depends(needs("erasure.order"))])
+    @door(
+        takes={JSON: OrderRequest},
+        answers={200: json("Ordered, now or before.", OrderAnswer)},
+        refuses={
+            404: "Nothing is recorded of this subject.",
+            409: "The holder of the address agreed to something, and this order was for one that nobody claimed.",
+        },
+    )
+    async def order(request: Request) -> Response:
+        """Order that a subject is erased at every holder
+        One subject has one order. Asked for again when it is completed, every holder looks once more."""
+        body = await json_body(request, OrderRequest)
+        before = await store.order_of(db, body.subject)
+        if before is not None:
+            if before.completed is not None:
+                await store.ask_again(db, before.request)
+            return await answer(before)
+        said = await history(body.subject)
+        if body.unless_claimed and domain.is_claimed(said):
+            raise Refused("claimed", "The holder of this address has agreed to something.", status=409)
+        now = clock()
+        until = domain.evidence_until(speaker.activity, said, now)
+        return await answer(await handlers.order(db, speaker, body.subject, body.reason, body.by, until, now, random))
+
+    @routes.get("/orders/{request}", dependencies=[Depends(needs("erasure.read"))])
+    @door(answers={200: json("The order.", OrderAnswer)}, refuses={404: "There is no such order."})
+    async def show(request: Annotated[str, Path(pattern=UUID7_PATTERN)]) -> Response:
+        """How far an order is."""
+        found = await store.order(db, request)
+        if found is None:
+            raise Refused("not-found", "There is no such order.", status=404)
+        return await answer(found)
+
+    return routes

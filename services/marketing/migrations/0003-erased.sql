@@ -1,0 +1,3 @@
+-- include: shared/holder.sql
+
+grant select, insert, update on erased to marketing;

@@ -1,0 +1,180 @@
+"""Somebody is erased in the running product: mails stop, nothing of them is found anywhere, every old proof holds."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import subprocess
+import urllib.error
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from infra.local.browser import Browser
+from infra.local.installation import CommandFailed
+from infra.local.story import until
+from tests.journeys.people import types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.journeys.people import World
+    from tests.parts import KafkaPart, PostgresPart
+
+
+def erase(world: World, subject: str) -> dict[str, Any]:
+    """Order it as compliance does, by the command, and wait for its end."""
+    said = world.installation.command("erase", subject, "--reason", "consent-withdrawn", "--wait", "60")
+    return dict(json.loads(said.strip().splitlines()[-1]))
+
+
+def time_passes(world: World, subject: str) -> None:
+    """As if the register's period of evidence were over: only PostgreSQL's superuser can put the clock forward."""
+    world.sql(f"update ledger.erasure set hold_until = now() where subject = '{subject}'")
+    world.sql(f"update subjects.erased set evidence_until = now() where subject = '{subject}'")
+
+
+def gone_from_the_ledger(world: World, subject: str) -> bool:
+    return world.sql(f"select destroyed_at is not null from ledger.erasure where subject = '{subject}'") == "t"
+
+
+def forms(secret: str) -> set[bytes]:
+    """In which forms somebody could find this again."""
+    raw = secret.encode()
+    encoded = {base64.b64encode(b"\0" * pad + raw)[4 * bool(pad) : -4] for pad in range(3)}
+    digests = {hashlib.new(name, raw).hexdigest().encode() for name in ("sha256", "sha1", "md5")}
+    return {raw, raw.hex().encode(), *encoded, *digests, *(bytes.fromhex(one.decode()) for one in digests)}
+
+
+def places(world: World, kafka: KafkaPart, postgres: PostgresPart) -> Iterator[tuple[str, bytes]]:
+    """Everything that this installation has written anywhere, but the inbox: that is the person's own mailbox."""
+    world.sql("checkpoint")
+    dump = [str(postgres.binary("pg_dump")), "-d", postgres.dsn(database=world.installation.database)]
+    yield "a dump", subprocess.run(dump, check=True, capture_output=True).stdout
+    for service in ("newsletter", "subjects", "ledger", "marketing", "erasure"):
+        credential = f"Bearer {world.installation.secrets.credential('operator')}"
+        yield (
+            f"metrics of {service}",
+            Browser("en").get(f"{world.base}/{service}/metrics", Authorization=credential).body,
+        )
+    folders = [world.installation.folder]
+    if postgres.kind == "local":
+        folders.append(Path(world.sql("show data_directory")))
+        folders.append(Path(postgres.server.log))  # type: ignore[attr-defined]
+    if kafka.kind == "local":
+        folders.append(kafka.server.folder)  # type: ignore[attr-defined]
+    for folder in folders:
+        for path in [folder] if folder.is_file() else sorted(folder.rglob("*")):
+            if path.is_file() and world.installation.inbox not in path.parents:
+                try:
+                    yield str(path), path.read_bytes()
+                except OSError:  # PostgreSQL and Kafka remove files of their own meanwhile
+                    continue
+
+
+@pytest.mark.timeout(240)
+def test_an_erased_person_is_found_nowhere_and_what_was_proven_of_them_stays_proven(
+    world: World, kafka: KafkaPart, postgres: PostgresPart, tmp_path: Path
+) -> None:
+    person = world.person(name="forget-me-please")
+    confirmation, welcome = person.subscribe()
+    world.issue_is_out(world.begin_issue())
+    issue, subject = person.mail(3), person.subject(confirmation)
+    person.quiet(subject)
+    bundle, receipt, vkey = tmp_path / "bundle.zip", tmp_path / "receipt.json", tmp_path / "log.vkey"
+    vkey.write_bytes(Browser("en").get(f"{world.base}/ledger/log/0/vkey").body)
+    command = world.installation.command
+    command("evidence", subject, "newsletter/email", "-o", str(bundle))
+    [link] = welcome.receipts
+    receipt.write_bytes(Browser("en").get(f"{link}&format=json").body)
+
+    done = erase(world, subject)
+    assert [(one["holder"], one["state"]) for one in done["holders"]] == [
+        ("newsletter", "recorded"),
+        ("marketing", "recorded"),
+        ("subjects", "recorded"),
+    ]
+    # What only proves is held until the end of the third year after this one, as the register says.
+    assert done["evidence_until"] is not None
+    until("the completion in the log", lambda: "ErasureCompleted" in types(world.history(subject)))
+    said = types(world.history(subject))
+    assert said.count("DataErased") == 3
+    assert said.count("ConsentWithdrawn") == 2  # for its purpose, and for everything
+    assert world.permit(subject)["reason"] == "erased"
+    assert world.sql(f"select use from subjects.subject_key where subject = '{subject}'") == "evidence"
+    for table in ("newsletter.request", "newsletter.withdrawal", "marketing.word", "marketing.delivery"):
+        assert world.sql(f"select count(*) from {table} where subject = '{subject}'") == "0", table
+    # Ordered again it is the same order, and every holder looks once more for what a backup may have brought back.
+    world.sql("insert into marketing.standing (subject, newest) values ('" + subject + "', 1)")
+    assert erase(world, subject) == done
+    assert world.sql(f"select count(*) from marketing.standing where subject = '{subject}'") == "0"
+    # The old link answers in peace; evidence still opens, for a role and a reason.
+    assert person.one_click(issue.way_out).status == 200
+    command("evidence", subject, "newsletter/email", "-o", str(tmp_path / "held.zip"), "--reason", "a claim")
+
+    time_passes(world, subject)
+    until("the keys are gone", lambda: gone_from_the_ledger(world, subject), 90)
+    assert world.history(subject) == []
+    for table in ("ledger.payload", "ledger.subject_key", "ledger.matter"):
+        assert world.sql(f"select count(*) from {table} where subject = '{subject}'") == "0", table
+    world.sql("delete from subjects.subject_key where subject = '" + subject + "' and use = 'evidence'")
+    with pytest.raises(CommandFailed):
+        command("evidence", subject, "newsletter/email", "-o", str(tmp_path / "late.zip"))
+    assert Browser("en").get(link).status == 404
+    # Old proofs know nothing of it.
+    for file in (bundle, receipt, tmp_path / "held.zip"):
+        assert "valid" in command("verify", str(file), "--vkey", str(vkey)).lower(), file
+    # The log is whole, by the reader alone.
+    assert "verify" in command("log", "check")
+
+    wanted = {form for secret in (person.address, person.address.partition("@")[0]) for form in forms(secret)}
+    sought = [*places(world, kafka, postgres)]
+    assert len(sought) > 20
+    found = {place for place, content in sought for form in wanted if form in content}
+    assert found == set()
+    # The search would have found what lies there in plain words.
+    assert any(subject.encode() in content for place, content in sought if place == "a dump")
+
+    # Whoever comes back is somebody new, and may be written to again only after a consent of their own.
+    again, _ = person.subscribe()
+    assert person.subject(again) != subject
+    assert world.permit(subject)["decision"] == "refused"
+
+
+@pytest.mark.timeout(240)
+def test_an_address_that_nobody_confirmed_goes_from_everywhere_when_its_period_is_over(world: World) -> None:
+    stranger = world.person(name="never-confirmed")
+    confirmation = stranger.sign_up()
+    subject = stranger.subject(confirmation)
+    stranger.quiet(subject)
+    world.sql(
+        "update newsletter.request set expires_at = now() - interval '1 s', purge_at = now() - interval '1 s'"
+        f" where subject = '{subject}'"
+    )
+    world.sweep()
+    state = f"select completed is not null from erasure.erasure_order where subject = '{subject}'"
+    until("the order is completed", lambda: world.sql(state) == "t", 60)
+    for table in ("subject_key", "contact_point", "identifier"):
+        assert world.sql(f"select count(*) from subjects.{table} where subject = '{subject}'") == "0", table
+    # Nothing was agreed to, so nothing has to be proven, and nobody is put on a list for having been typed in.
+    until("the keys are gone", lambda: gone_from_the_ledger(world, subject), 90)
+    assert world.sql(f"select count(*) from ledger.payload where subject = '{subject}'") == "0"
+    stranger.subscribe()
+
+
+def test_nobody_is_erased_who_is_not_known_and_who_agreed_is_not_taken_for_unclaimed(world: World) -> None:
+    person = world.person()
+    confirmation, _ = person.subscribe()
+    subject = person.subject(confirmation)
+    body = {"subject": subject, "reason": "no-longer-needed", "by": "controller", "unless_claimed": True}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        world.call("POST", "/erasure/orders", body, caller="newsletter")
+    assert refused.value.code == 409
+    with pytest.raises(urllib.error.HTTPError) as unknown:
+        world.call(
+            "POST", "/erasure/orders", body | {"subject": "0.01a2008d-7400-7abc-9def-0123456789ab"}, caller="compliance"
+        )
+    assert unknown.value.code == 404
+    assert world.permit(subject)["decision"] == "granted"
