@@ -20,6 +20,10 @@ from shared.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 log = typer.Typer(no_args_is_help=True, help="Create, check and test the log.")
+proof = typer.Typer(
+    no_args_is_help=True,
+    help="Proofs to keep: each is checked before it is handed over, to -o FILE or to standard output.",
+)
 rejected = typer.Typer(no_args_is_help=True, help="What could not be recorded.")
 incidents = typer.Typer(no_args_is_help=True, help="What a person should look at.")
 register = typer.Typer(no_args_is_help=True, help="The processing register.")
@@ -29,6 +33,7 @@ witness = typer.Typer(
     help="A witness (C2SP tlog-witness) for other people's logs. It needs a folder, and no installation.",
 )
 app.add_typer(log, name="log")
+app.add_typer(proof, name="proof")
 app.add_typer(rejected, name="rejected")
 app.add_typer(incidents, name="incidents")
 app.add_typer(register, name="register")
@@ -252,6 +257,61 @@ def evidence(
         print(f"consent-ledger: {error.message} ({error.code})", file=sys.stderr)
         raise typer.Exit(1) from None
     print(f"{output}: {report.conclusion}")
+
+
+Subject = Annotated[str, typer.Argument(help="The subject's id, as a receipt shows it.")]
+Matter = Annotated[str, typer.Argument(metavar="PURPOSE/CHANNEL", help="For example newsletter/email.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write it; else standard output.")]
+
+
+def _prove(kind: str, subject: str, matter: str, output: Path | None, at: str | None = None) -> None:
+    from services.ledger import proof_export
+
+    made = asyncio.run(proof_export.of_subject(Settings(), kind, subject, matter, at))
+    print(proof_export.hand_over(made, output), file=sys.stderr)
+
+
+@proof.command("latest")
+def proof_latest(subject: Subject, matter: Matter, output: Output = None) -> None:
+    """The newest word on a purpose and on everything: does consent hold, by the log's newest state?"""
+    _prove("latest", subject, matter, output)
+
+
+@proof.command("absence")
+def proof_absence(subject: Subject, matter: Matter, output: Output = None) -> None:
+    """Nothing was ever recorded about this purpose and channel of this subject."""
+    _prove("absence", subject, matter, output)
+
+
+@proof.command("history")
+def proof_history(subject: Subject, matter: Matter, output: Output = None) -> None:
+    """Every word on a purpose and on everything, from the first to the newest, none left out."""
+    _prove("history", subject, matter, output)
+
+
+@proof.command("state")
+def proof_state(
+    subject: Subject,
+    matter: Matter,
+    at: Annotated[str, typer.Option(help="The moment, with its offset from UTC: 2026-11-22T12:00:00Z.")],
+    output: Output = None,
+) -> None:
+    """Which words were in force at a past moment."""
+    _prove("state", subject, matter, output, at)
+
+
+@proof.command("consistency")
+def proof_consistency(
+    kept: Annotated[Path, typer.Argument(help="A receipt, bundle, proof or checkpoint that you kept.")],
+    output: Output = None,
+    vkey: Annotated[Path | None, typer.Option(help="The log's verifier key; a bare checkpoint needs it.")] = None,
+    url: Annotated[str | None, typer.Option(help="Where the log is served; else as the settings say.")] = None,
+) -> None:
+    """The log of today begins with what your file saw of it: nothing was changed or taken away since."""
+    from services.ledger import proof_export
+
+    made = asyncio.run(proof_export.consistency(Settings(), kept, vkey, url))
+    print(proof_export.hand_over(made, output), file=sys.stderr)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -138,7 +139,7 @@ async def load(db: Database, shard: int, epoch: int, keks: Mapping[int, bytes], 
     tree = await TileWriter.restore(size, stored_tree.StoredHashes(db, shard))
     if tree.edge.to_bytes() != row["edge"]:
         raise Corrupt("head.edge", f"shard {shard}, size {size}")
-    state_map = await _rebuild_map(db, shard, size)
+    state_map = await rebuild_map(db, shard, size)
     if state_map.root() != row["map_root"]:
         raise Corrupt("head.map_root", f"shard {shard}, size {size}")
     sequences = {source: Sequences(number) for source, number in (await store.progress(db, shard)).items()}
@@ -169,16 +170,18 @@ async def secrets(
     }
 
 
-async def _rebuild_map(db: Database, shard: int, size: int) -> StateMap:
+async def rebuild_map(db: Database, shard: int, size: int) -> StateMap:
     """The state map of the first `size` leaves: the last leaf of each label, put together at once."""
     last: dict[bytes, tuple[int, bytes]] = {}
     async for batch in store.replay(db, shard, 0, size):
         for index, leaf in enumerate(split_leaves(batch.leaves), batch.first):
             if leaf[0] != MAP_ROOT:
                 last[leaf[1:33]] = (index, leaf)
+        await asyncio.sleep(0)
     records = (
         # label, version; then where and what: the record of docs/formats.md §9.
         leaf[1:41] + index.to_bytes(8, "big") + leaf_hash(leaf)
         for index, leaf in (last[label] for label in sorted(last))
     )
-    return StateMap.rebuild(records, expected=len(last))
+    # In a thread: seconds for a million labels, in which a process that also answers people must go on answering.
+    return await asyncio.to_thread(StateMap.rebuild, records, len(last))

@@ -16,6 +16,7 @@ from services.ledger import store
 from services.ledger.log.leaf import MAP_ROOT, split_leaves
 from services.ledger.log.secrets import SubjectSecrets, unwrap
 from services.ledger.log.tiles import inclusion_proof
+from services.ledger.log.tree import GetHashes
 from services.ledger.stored_tree import StoredHashes, leaves
 from shared.database import Database, Row
 from shared.errors import Corrupt, Refused
@@ -79,14 +80,19 @@ class Histories:
     _logs: dict[int, Log] = field(default_factory=dict)
     _hashes: dict[int, StoredHashes] = field(default_factory=dict)
 
-    async def of_subject(self, subject: str, purpose: str = "", channel: str = "") -> History:
-        """Everything recorded of a subject, or what bears on one purpose and channel; Refused 404, also once erased."""
+    async def of_subject(
+        self, subject: str, purpose: str = "", channel: str = "", under: tuple[int, str] | None = None
+    ) -> History:
+        """Everything recorded of a subject, or what bears on one purpose and channel; Refused 404, also once erased.
+
+        `under`: size and text of the checkpoint to prove it under; the newest if none is given.
+        """
         if not is_subject(subject):
             raise unknown()
         log = await self.log(shard_of(subject))
         # The key and its matters first: their leaves are appended by the same statement, so all of them are there.
-        secrets, matters = await self._secrets(log, subject)
-        size, note = await self._checkpoint(log)
+        secrets, matters = await self.secrets(log, subject)
+        size, note = under or await self._checkpoint(log)
         labels = {secrets.label(matter): matter for matter in matters}
         newest = await self._newest(log, set(labels))
         placed = [
@@ -102,9 +108,9 @@ class Histories:
         if purpose or channel:
             chosen = concerning({index: one[3] for index, one in found.items()}, purpose, channel)
             found = {index: one for index, one in found.items() if index in chosen}
-        hashes = _Remembered(self._stored_hashes(log))
+        hashes = Remembered(self._stored_hashes(log))
         entries = [
-            await _prove(secrets, index, size, leaf, matter, raw, statement, hashes)
+            await prove(secrets, index, size, leaf, matter, raw, statement, hashes)
             for index, (leaf, matter, raw, statement) in found.items()
         ]
         return History(log, size, note, subject, entries)
@@ -147,14 +153,14 @@ class Histories:
         if row is None:
             raise unknown()
         secrets = SubjectSecrets(unwrap(self.keks, row["subject"], row["wrapped"]), log.origin, row["subject"])
-        raw, statement = _opened(secrets, log, index, row["payload"])
+        raw, statement = opened(secrets, log, index, row["payload"])
         [leaf] = await leaves(self.db, log.shard, index, index + 1)
         matter = matter_of(statement)
         if secrets.label(matter) != leaf[_LABEL]:
             matter = OVERTAKEN + matter
             if secrets.label(matter) != leaf[_LABEL]:
                 raise Corrupt("label", f"shard {log.shard}, index {index}")
-        entry = await _prove(secrets, index, size, leaf, matter, raw, statement, self._stored_hashes(log))
+        entry = await prove(secrets, index, size, leaf, matter, raw, statement, self._stored_hashes(log))
         return History(log, size, note, row["subject"], [entry])
 
     async def _checkpoint(self, log: Log) -> tuple[int, str]:
@@ -163,7 +169,8 @@ class Histories:
             raise Corrupt("checkpoint", f"shard {log.shard} has none")
         return served
 
-    async def _secrets(self, log: Log, subject: str) -> tuple[SubjectSecrets, list[str]]:
+    async def secrets(self, log: Log, subject: str) -> tuple[SubjectSecrets, list[str]]:
+        """A subject's secrets, and the matters it has labels about; Refused 404 if there are none, or none any more."""
         rows: list[Row] = await store.subjects(self.db, [subject])
         if not rows:
             raise unknown()
@@ -211,13 +218,13 @@ class Histories:
         rows = await self.db.fetch(
             "select index, payload from payload where shard = $1 and index = any($2)", log.shard, indexes
         )
-        return {row["index"]: _opened(secrets, log, row["index"], row["payload"]) for row in rows}
+        return {row["index"]: opened(secrets, log, row["index"], row["payload"]) for row in rows}
 
     def _stored_hashes(self, log: Log) -> StoredHashes:
         return self._hashes.setdefault(log.shard, StoredHashes(self.db, log.shard))
 
 
-class _Remembered:
+class Remembered:
     """The hashes of one size of the tree, each tile read once for all proofs of an answer."""
 
     def __init__(self, hashes: StoredHashes) -> None:
@@ -268,7 +275,8 @@ def _last_with(label: bytes, first: int, joined: bytes) -> dict[bytes, tuple[int
     return found
 
 
-def _opened(secrets: SubjectSecrets, log: Log, index: int, payload: bytes) -> tuple[bytes, Statement]:
+def opened(secrets: SubjectSecrets, log: Log, index: int, payload: bytes) -> tuple[bytes, Statement]:
+    """A stored statement, its bytes and what they say."""
     raw = secrets.open_payload(log.shard, index, payload)
     try:
         return raw, parse(raw)
@@ -276,7 +284,7 @@ def _opened(secrets: SubjectSecrets, log: Log, index: int, payload: bytes) -> tu
         raise Corrupt("statement", f"shard {log.shard}, index {index}") from None
 
 
-async def _prove(
+async def prove(
     secrets: SubjectSecrets,
     index: int,
     size: int,
@@ -284,8 +292,9 @@ async def _prove(
     matter: str,
     raw: bytes,
     statement: Statement,
-    hashes: StoredHashes | _Remembered,
+    hashes: GetHashes,
 ) -> Proven:
+    """A recorded statement with its way up to the root of a tree of this size."""
     return Proven(
         index=index,
         matter=matter.removeprefix(OVERTAKEN),

@@ -9,18 +9,21 @@ from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
-from services.ledger import api, receipts_api, statements_api, store, trust_api
+from services.ledger import api, proofs_api, receipts_api, statements_api, store, trust_api
 from services.ledger.append import Appender, Keys
 from services.ledger.check import admission
 from services.ledger.destroy import Destroyer
 from services.ledger.gauges import Gauges
+from services.ledger.history import Histories
 from services.ledger.keks import Keks
 from services.ledger.payloads import Payloads
+from services.ledger.proofs import Prover
 from services.ledger.publish import Publisher
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.note import CosignatureSigner, Signer
 from services.ledger.reader.policy import POLICY_LIMIT, Policy, parse_policy
 from services.ledger.seal import Sealer
+from services.ledger.sealed_map import SealedMaps
 from services.ledger.witnesses import Witnesses
 from shared.access import Access
 from shared.clock import utc_now
@@ -64,14 +67,17 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     async def ready() -> dict[str, bool | str]:
         return await api.ready(parts)
 
+    maps = SealedMaps(db, db.listen("ledger_sealed"))
+    prover = Prover(db, Histories(db, parts.keks), maps)
     limits = Limits.of(settings, utc_now, os.urandom, metrics)
     app = create_app("ledger", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
     app.include_router(api.router(parts))
     app.include_router(trust_api.router(parts))
-    app.include_router(receipts_api.router(db, parts.keks, registers, pages, limits))
+    app.include_router(receipts_api.router(prover, registers, pages, limits))
+    app.include_router(proofs_api.router(prover, pages))
     app.include_router(statements_api.router(parts, statements_api.Door(db, settings.topic(STATED), voices)))
     Gauges(db, utc_now, metrics)
-    return Running(app, {}, ready, close)
+    return Running(app, {"ledger.maps": maps.run}, ready, close)
 
 
 async def open_append(settings: Settings) -> Running:

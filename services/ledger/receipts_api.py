@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NotRequired
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
@@ -20,6 +20,7 @@ from services.ledger import record as records
 from services.ledger import store
 from services.ledger.history import Histories, History
 from services.ledger.log.leaf import leaf_hash
+from services.ledger.proofs import About, Prover
 from services.ledger.reader.strict import encode_base64url
 from services.ledger.receipt import Snapshot
 from shared.access import needs, open_by_capability
@@ -65,7 +66,7 @@ class ProvenStatement(TypedDict):
 
 
 class HistoryAnswer(TypedDict):
-    """Statements in the order of the log, each proven under this checkpoint."""
+    """Statements in the order of the log, each proven under this checkpoint; `latest` is a proof file, if asked for."""
 
     origin: str
     shard: int
@@ -74,6 +75,7 @@ class HistoryAnswer(TypedDict):
     vkey: str
     fresh_vkey: str
     entries: list[ProvenStatement]
+    latest: NotRequired[dict[str, Any]]
 
 
 def no_receipt() -> Refused:
@@ -309,9 +311,9 @@ def _file(content: bytes, media_type: str, name: str) -> Response:
     )
 
 
-def router(db: Database, keks: Mapping[int, bytes], registers: Registers, pages: Pages, limits: Limits) -> APIRouter:
+def router(prover: Prover, registers: Registers, pages: Pages, limits: Limits) -> APIRouter:
     """GET /ledger/receipts/{id}, /ledger/subjects/{subject}/history, /ledger/register/{hash}."""
-    histories = Histories(db, keks)
+    histories = prover.histories
     opened = Receipts(histories, registers, pages)
     routes = APIRouter(prefix="/ledger")
 
@@ -356,12 +358,22 @@ def router(db: Database, keks: Mapping[int, bytes], registers: Registers, pages:
         subject: str,
         purpose: Annotated[str, Query(max_length=63)] = "",
         channel: Annotated[str, Query(max_length=63)] = "",
+        latest: bool = False,
     ) -> Response:
-        """What is recorded of a subject, all proven under one checkpoint."""
+        """What is recorded of a subject, all proven under one checkpoint
+        With `latest`, the proof of the newest word on purpose and channel stands under it too."""
         if bool(purpose) != bool(channel):
             raise Refused("purpose-without-channel", "Name purpose and channel, or neither.")
-        found = await histories.of_subject(subject, purpose, channel)
-        return JSONResponse(receipts.history_json(found), headers={"Cache-Control": "no-store"})
+        if not latest:
+            found = await histories.of_subject(subject, purpose, channel)
+            return JSONResponse(receipts.history_json(found), headers={"Cache-Control": "no-store"})
+        if not purpose:
+            raise Refused("purpose-missing", "Name purpose and channel: the newest word is on one of each.")
+        # The map is of the newest checkpoint only, the tree of every one: so the proof comes first.
+        made = await prover.about(About("latest", subject, purpose, channel))
+        found = await histories.of_subject(subject, purpose, channel, (made.size, made.note))
+        answer = receipts.history_json(found) | {"latest": made.content}
+        return JSONResponse(answer, headers={"Cache-Control": "no-store"})
 
     @routes.get("/register/{version}", dependencies=[Depends(needs("ledger.history"))])
     @door(

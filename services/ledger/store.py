@@ -419,6 +419,27 @@ async def close_incident(db: Queries, shard: int, kind: str, about: str, reason:
     )
 
 
+async def words(db: Queries, shard: int, indexes: Sequence[int]) -> list[Row]:
+    """EVENT and ERASURE leaves by their indexes, each with what is stored of its statement: index, leaf, payload."""
+    return await db.fetch(
+        """select w.index, substr(b.leaves, ((w.index - b.first) * 89 + 1)::int, 89) as leaf, p.payload
+           from unnest($2::bigint[]) w (index)
+               cross join lateral (
+                   select first, leaves from leaf_batch
+                   where shard = $1 and first <= w.index order by first desc limit 1) b
+               left join payload p on p.shard = $1 and p.index = w.index
+           order by w.index""",
+        shard,
+        indexes,
+    )
+
+
+async def checkpoint_of_size(db: Queries, shard: int, size: int) -> str | None:
+    """The checkpoint that was signed at this size, without a fresh line."""
+    found = await db.fetchval("select note from checkpoint where shard = $1 and size = $2", shard, size)
+    return None if found is None else str(found)
+
+
 async def published(db: Queries, shard: int) -> int:
     """The index of the next leaf to publish."""
     found = await db.fetchval("select next from cursor where shard = $1", shard)

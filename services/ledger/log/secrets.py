@@ -67,6 +67,11 @@ class SubjectSecrets:
         about = origin.encode("ascii") + b"\x00" + subject.encode("ascii")
         self.pin = _hmac(self._label_pads, b"consent-ledger/v1/pin\x00" + about)
 
+    @property
+    def label_key(self) -> bytes:
+        """KL, from which anyone computes pin and labels, and nothing that opens."""
+        return self._label_pads[0].translate(_INNER)[:KEY_SIZE]
+
     def label(self, matter: str) -> bytes:
         """The pseudonym under which this subject's word on a matter stands in the log."""
         return _hmac(self._label_pads, b"consent-ledger/v1/label\x00" + matter.encode("ascii"))

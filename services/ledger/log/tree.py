@@ -143,6 +143,10 @@ class TileWriter:
             self._unfinished[level] = hashes[full:]
         return tiles
 
+    def unfinished(self, level: int) -> Sequence[bytes]:
+        """The hashes of the tile of this level that is not full yet; it is tile number size >> 8 * (level + 1)."""
+        return self._unfinished[level] if level < len(self._unfinished) else ()
+
     def copy(self) -> TileWriter:
         """A writer that grows on its own: keep one from before a batch until the batch is known to be durable."""
         copied = TileWriter()

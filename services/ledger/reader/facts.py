@@ -151,7 +151,10 @@ def _second_keys(facts: Facts) -> Iterator[str]:
 
 
 def _second_labels(facts: Facts) -> Iterator[str]:
+    doubled = {subject for subject, pins in _grouped(facts.pins).items() if len(pins) > 1}
     for (subject, matter), labels in _grouped(((one.subject, one.matter), one) for one in facts.labels).items():
+        if subject in doubled:
+            continue  # another key has other labels; that there are two keys is said already
         plain = {one.label for one in labels if one.overtaken is False}
         late = {one.label for one in labels if one.overtaken is True}
         either = {one.label for one in labels}

@@ -14,7 +14,7 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from services.ledger.reader.checkpoint import Checkpoint
 from services.ledger.reader.commitment import label as label_of
@@ -104,27 +104,46 @@ class Word:
 class Judgement:
     """What the word on a purpose and the word on everything come to, together."""
 
-    holds: bool
-    text: str
+    reason: Literal["holds", "ended", "overridden", "never", "erased"]
+    purpose: Said | None
+    everything: Said | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether consent is in force."""
+        return self.reason == "holds"
+
+    @property
+    def text(self) -> str:
+        """In one sentence."""
+        match self.reason:
+            case "erased":
+                return "erased: no consent, and what was said can no longer be read"
+            case "never":
+                return "no consent: the contact point's holder never said a word on it"
+            case "overridden":
+                return f"no consent: {_told(self.everything)}, on everything, is newer than {_told(self.purpose)}"
+            case "ended":
+                return f"no consent: the newest word is {_told(self.purpose)}"
+            case _:
+                return f"consent holds: the newest word is {_told(self.purpose)}"
+
+
+def _told(said: Said | None) -> str:
+    return "nothing" if said is None else f"{said.status} at index {said.index}, recorded {said.recorded}"
 
 
 def judge(purpose: Said | None, everything: Said | None) -> Judgement:
     """The state of a purpose from the two newest words; None where there is none."""
     if any(one is not None and one.statement is None for one in (purpose, everything)):
-        return Judgement(holds=False, text="erased: no consent, and what was said can no longer be read")
+        return Judgement("erased", purpose, everything)
     if purpose is None:
-        return Judgement(holds=False, text="no consent: the contact point's holder never said a word on it")
+        return Judgement("never", purpose, everything)
     if purpose.status not in VALID_STATUS:
-        text = f"no consent: the newest word is {purpose.status}, at index {purpose.index}, recorded {purpose.recorded}"
-        return Judgement(holds=False, text=text)
+        return Judgement("ended", purpose, everything)
     if everything is not None and everything.status not in VALID_STATUS and everything.index > purpose.index:
-        text = (
-            f"no consent: {everything.status} on everything, at index {everything.index}, recorded "
-            f"{everything.recorded}, is newer than the {purpose.status} at index {purpose.index}"
-        )
-        return Judgement(holds=False, text=text)
-    text = f"consent holds: the newest word is {purpose.status}, at index {purpose.index}, recorded {purpose.recorded}"
-    return Judgement(holds=True, text=text)
+        return Judgement("overridden", purpose, everything)
+    return Judgement("holds", purpose, everything)
 
 
 @dataclass
