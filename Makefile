@@ -35,13 +35,14 @@ OFFLINE = echo "make: the packages named in requirements/ are not all here and c
   "private certificate authority into SSL_CERT_FILE." >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv installed demo compose-secrets test test-faults test-browser test-compose test-kubernetes test-clients \
-  test-alerts test-pdf chaos benchmark openapi lint lock clean
+.PHONY: help venv installed demo compose-secrets test test-faults attacks test-browser test-compose test-kubernetes \
+  test-clients test-alerts test-pdf chaos benchmark openapi lint lock clean
 
 help:
 	@echo "make demo          install what is missing, start everything, play the story, stay up (PORT=8080, ONCE=1)"
 	@echo "make test          every test that needs nothing but what is installed here"
 	@echo "make test-faults   every part of a running installation broken in turn (docs/bad-days.md)"
+	@echo "make attacks       every attack of docs/attacks.md, and the page anew with the figures of this run"
 	@echo "make test-browser  the pages in a real browser (needs chromium and chromium-driver)"
 	@echo "make test-compose  docker-compose.yml up on a container engine of its own (root; docker.io, mmdebstrap)"
 	@echo "make test-kubernetes  infra/kubernetes rendered, and held against the schemas of Kubernetes"
@@ -114,6 +115,9 @@ test: venv
 
 test-faults: venv
 	@exec $(BIN)/pytest -q tests/faults/parts
+
+attacks: venv
+	@exec $(BIN)/pytest -q tests/attacks --ignore=tests/attacks/test_table.py --write-attacks
 
 test-browser: venv
 	@exec $(BIN)/pytest -q tests/browser

@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what shares one running installation, or one costly preparation, in one of pytest's worker processes."""
     for item in items:
         place = item.path.relative_to(item.config.rootpath)
-        if place.parts[1] == "journeys" or place.parts[:3] in SHARE_AN_INSTALLATION:
+        if place.parts[1] in {"journeys", "attacks"} or place.parts[:3] in SHARE_AN_INSTALLATION:
             item.add_marker(pytest.mark.xdist_group("/".join(place.parts[1:-1])))
         elif place.name in SHARES_ITS_PREPARATION:
             item.add_marker(pytest.mark.xdist_group(place.name))
