@@ -337,7 +337,9 @@ def erase(
 
 @app.command()
 def verify(
-    file: Annotated[Path, typer.Argument(help="A receipt or a proof (JSON), an evidence bundle (ZIP), a checkpoint.")],
+    file: Annotated[
+        Path, typer.Argument(help="A receipt, proof or timestamp (JSON), an evidence bundle (ZIP), a checkpoint.")
+    ],
     other: Annotated[
         Path | None, typer.Argument(help="A second one: is there anything in which both cannot be true?")
     ] = None,
@@ -347,6 +349,9 @@ def verify(
     policy: Annotated[
         Path | None, typer.Option(help="tlog-policy file: which logs, which witnesses, how many must have cosigned.")
     ] = None,
+    authority: Annotated[
+        Path | None, typer.Option(help="Certificates (PEM) of the authority whose timestamps you believe.")
+    ] = None,
 ) -> None:
     """Verify a file offline, step by step; or two files, and what they give away about whoever keeps the log.
 
@@ -354,7 +359,7 @@ def verify(
     """
     from services.ledger.reader.verify import main as verify_main
 
-    raise typer.Exit(verify_main(file, vkey, policy, other))
+    raise typer.Exit(verify_main(file, vkey, policy, other, authority))
 
 
 @witness.command("create")

@@ -51,6 +51,12 @@ class Settings(BaseSettings):
     witness_policy: Path | None = None
     """A tlog-policy file: the witnesses that get every checkpoint, each with its address, and how many of them are
     enough. None: nobody is asked."""
+    timestamp_url: str = ""
+    """A time-stamp authority (RFC 3161) that timestamps checkpoints; empty: none."""
+    timestamp_authority: Path | None = None
+    """File with its certificates (PEM): the root, and those between, if its answers do not bring them along."""
+    timestamp_seconds: float = Field(default=3600.0, gt=0.0)
+    """Between two timestamps, at least."""
     subjects_url: str = ""
     ledger_url: str = ""
     marketing_url: str = ""
@@ -81,7 +87,7 @@ class Settings(BaseSettings):
     def _without_trailing_slash(cls, value: str) -> str:
         return value.rstrip("/")
 
-    @field_validator("witness_policy", mode="before")
+    @field_validator("witness_policy", "timestamp_authority", mode="before")
     @classmethod
     def _nothing_is_none(cls, value: object) -> object:
         return value or None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.ledger import cosignatures, store
+from services.ledger import cosignatures, stamps, store
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.leaf import Erasure, Event, parse_leaf
 from shared.clock import Clock
@@ -35,7 +35,11 @@ class Gauges:
         self._witnesses = metrics.gauge(
             "witness_age_seconds", "Time since a witness last cosigned, or since we know it", ("shard", "witness")
         )
+        self._stamps = metrics.gauge(
+            "timestamp_age_seconds", "Age of the newest timestamp, if there are leaves that it does not cover", of_shard
+        )
         metrics.at_scrape(self._read_witnesses, self._witnesses)
+        metrics.at_scrape(self._read_stamps, self._stamps)
         metrics.at_scrape(self._read_troubles, self._incidents, self._rejects)
 
     async def _read_log(self) -> None:
@@ -62,6 +66,10 @@ class Gauges:
     async def _read_witnesses(self) -> None:
         for row in await cosignatures.witness_ages(self._db):
             self._witnesses.labels(str(row["shard"]), row["name"]).set(row["seconds"])
+
+    async def _read_stamps(self) -> None:
+        for row in await stamps.stamp_ages(self._db):
+            self._stamps.labels(str(row["shard"])).set(row["seconds"])
 
     async def _read_troubles(self) -> None:
         for row in await store.open_incidents_by_kind(self._db):

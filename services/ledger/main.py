@@ -7,6 +7,7 @@ import gc
 import os
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 from services.ledger import api, proofs_api, receipts_api, statements_api, store, trust_api
@@ -19,11 +20,13 @@ from services.ledger.keks import Keks
 from services.ledger.payloads import Payloads
 from services.ledger.proofs import Prover
 from services.ledger.publish import Publisher
+from services.ledger.reader.authority import Authority, parse_authority
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.note import CosignatureSigner, Signer
 from services.ledger.reader.policy import POLICY_LIMIT, Policy, parse_policy
 from services.ledger.seal import Sealer
 from services.ledger.sealed_map import SealedMaps
+from services.ledger.timestamps import Timestamps
 from services.ledger.witnesses import Witnesses
 from shared.access import Access
 from shared.clock import utc_now
@@ -169,6 +172,12 @@ async def open_seal(settings: Settings) -> Running:
         )
         publishers.append(publisher)
         tasks[f"ledger.publish.{shard}"] = publisher.run
+    if settings.timestamp_url:
+        authority = _authority(settings)
+        for shard in origins:
+            every, url = settings.timestamp_seconds, settings.timestamp_url
+            stamping = Timestamps(shard, publisher_db, url, every, authority, outside, utc_now, metrics)
+            tasks[f"ledger.timestamps.{shard}"] = stamping.run
     tasks |= {f"ledger.witnesses.{one.shard}": one.run for one in witnesses if one.peers}
 
     async def ready() -> dict[str, bool | str]:
@@ -190,6 +199,14 @@ def _policy(settings: Settings) -> Policy:
             return parse_policy(file.read(POLICY_LIMIT + 1))
     except (OSError, Invalid) as error:
         raise Refused("no-policy", f"CONSENT_LEDGER_WITNESS_POLICY: {error}") from None
+
+
+def _authority(settings: Settings) -> Authority:
+    """Whom timestamps are asked of; Refused if its certificates are not there."""
+    try:
+        return parse_authority((settings.timestamp_authority or Path()).read_bytes())
+    except (OSError, Invalid) as error:
+        raise Refused("no-authority", f"CONSENT_LEDGER_TIMESTAMP_AUTHORITY: {error}") from None
 
 
 async def _answers(db: Database) -> dict[str, bool | str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final
 
 from services.ledger import cosignatures, store
 from services.ledger.log.tiles import consistency_proof
@@ -24,7 +24,7 @@ from shared import logs
 from shared.database import Database
 from shared.errors import Corrupt, Refused, Unavailable
 from shared.metrics import Metrics
-from shared.outside import Answer
+from shared.outside import Outside
 
 PACE_SECONDS: Final = 1.0
 """Between two checkpoints that one witness is given."""
@@ -42,12 +42,6 @@ _LAST_TIME: Final = 253_402_300_799  # the end of year 9999; no clock of a witne
 _SIZE_LIMIT: Final = 24
 
 log = logs.logger("witnesses")
-
-
-class Post(Protocol):
-    """What is needed of shared.outside.Outside."""
-
-    async def post(self, url: str, body: bytes, kind: str, seconds: float) -> Answer: ...
 
 
 class _Silent(Exception):
@@ -92,7 +86,7 @@ class Witnesses:
         shard: int,
         db: Database,
         policy: Policy,
-        http: Post,
+        http: Outside,
         metrics: Metrics | None = None,
         *,
         steady: Callable[[], float] = monotonic,

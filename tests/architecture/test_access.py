@@ -25,6 +25,7 @@ OPEN_TO_EVERYONE = {
     "GET /ledger/log/{shard:shard}/checkpoint",
     "GET /ledger/log/{shard:shard}/cosigned",
     "GET /ledger/log/{shard:shard}/proofs/consistency",
+    "GET /ledger/log/{shard:shard}/timestamp",
     "GET /ledger/log/{shard:shard}/tile/{path:path}",
     "GET /ledger/log/{shard:shard}/vkey",
     "GET /ledger/log/{shard:shard}/fresh-vkey",

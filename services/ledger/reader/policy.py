@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from services.ledger.reader.authority import Authority
 from services.ledger.reader.checkpoint import Checkpoint, parse_checkpoint, parse_decimal
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.note import CosignatureVerifier, Note, Verifier, parse_note
@@ -72,6 +73,8 @@ class Policy:
     witnesses: tuple[Witness, ...] = ()
     groups: tuple[Group, ...] = ()
     quorum: str = NONE
+    authority: Authority | None = None
+    """Whose timestamps are believed; no part of a policy file."""
 
     def for_logs(self, logs: Sequence[LogKey]) -> "Policy":
         """Return the same policy for other logs."""

@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, Protocol, TextIO, TypeGuard
 
-from services.ledger.reader import evidence, proof_file, receipt
+from services.ledger.reader import evidence, proof_file, receipt, timestamp
 from services.ledger.reader.archive import ARCHIVE_LIMIT
+from services.ledger.reader.authority import AUTHORITY_LIMIT, parse_authority
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.evidence import Bundle, Finding
 from services.ledger.reader.facts import Facts, contradictions
@@ -24,6 +25,7 @@ from services.ledger.reader.policy import (
 from services.ledger.reader.proof_file import ProofFile
 from services.ledger.reader.receipt import Receipt
 from services.ledger.reader.strict import parse_json
+from services.ledger.reader.timestamp import TimestampFile
 
 VALID: Final = 0
 INVALID: Final = 1
@@ -33,18 +35,24 @@ _ZIP: Final = (b"PK\x03\x04", b"PK\x05\x06")
 _NOTE: Final = "\n\n\u2014 ".encode()
 _CHECKPOINT_LINES: Final = 3
 
-Kind = Literal["receipt", "evidence bundle", "proof", "checkpoint"]
+Kind = Literal["receipt", "evidence bundle", "proof", "timestamp", "checkpoint"]
 
 # One flipped bit must not turn a file of ours into one that is none of our business: what names the format may be
 # damaged, or what is in it.
-_FORMATS: Final[Mapping[Kind, str]] = {"receipt": receipt.FORMAT, "proof": proof_file.FORMAT}
+_FORMATS: Final[Mapping[Kind, str]] = {
+    "receipt": receipt.FORMAT,
+    "proof": proof_file.FORMAT,
+    "timestamp": timestamp.FORMAT,
+}
 _MARKS: Final[Mapping[Kind, tuple[tuple[bytes, ...], ...]]] = {
     "receipt": ((b"c2sp.org/tlog-proof@v1", b'"opening"'),),
     "proof": ((b'"label_key"', b'"words"'), (b'"map_root"', b'"words"'), (b'"old"', b'"fresh_vkey"')),
+    "timestamp": ((b'"answer"', b'"checkpoint"'),),
 }
 _MEMBERS: Final[Mapping[Kind, frozenset[str]]] = {
     "receipt": frozenset({"leaf", "proof", "statement"}),
     "proof": frozenset({"checkpoint", "kind"}),
+    "timestamp": frozenset({"checkpoint", "answer"}),
 }
 
 
@@ -128,6 +136,7 @@ _CHECKS: Final[Mapping[Kind, Callable[[bytes, Trusted], Checked]]] = {
     "receipt": Receipt,
     "evidence bundle": Bundle,
     "proof": ProofFile,
+    "timestamp": TimestampFile,
     "checkpoint": BareCheckpoint,
 }
 
@@ -155,10 +164,16 @@ def verify(data: bytes, vkey: Trusted) -> Report | None:
 UNEXPECTED: Final = "unexpected"
 
 
-def main(file: Path, vkey: Path | None, policy: Path | None = None, other: Path | None = None) -> int:
+def main(
+    file: Path,
+    vkey: Path | None,
+    policy: Path | None = None,
+    other: Path | None = None,
+    authority: Path | None = None,
+) -> int:
     """Verify a file, or two and what they say of each other, and print what each step has shown; the exit status."""
     try:
-        trusted = _trusted(vkey, policy)
+        trusted = _trusted(vkey, policy, authority)
         if other is None:
             report = _report("", bundle_of(_read(file, 2 * ARCHIVE_LIMIT)), trusted)
             for finding in report.findings:
@@ -233,8 +248,14 @@ def _read(file: Path, limit: int, what: str = "the file") -> bytes:
         raise _Unreadable(f"cannot read {what}: {error.strerror or type(error).__name__}") from None
 
 
-def _trusted(vkey: Path | None, policy: Path | None) -> Policy | None:
+def _trusted(vkey: Path | None, policy: Path | None, authority: Path | None) -> Policy | None:
     """What was given on the command line: the policy, for the logs of the key file if there is one."""
+    if authority is not None:
+        try:
+            believed = parse_authority(_read(authority, AUTHORITY_LIMIT, "the authority's certificates"))
+        except Invalid as error:
+            raise _Unreadable(str(error)) from None
+        return replace(_trusted(vkey, policy, None) or Policy(()), authority=believed)
     what = "verifier key"
     try:
         keys = None if vkey is None else parse_log_keys(_read(vkey, POLICY_LIMIT, "the verifier key"))

@@ -1,0 +1,44 @@
+"""The queries about timestamps of checkpoints."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from shared.database import Queries, Row
+
+
+async def newest_stamp(db: Queries, shard: int) -> Row | None:
+    """The last one that was stored: size, stamped_at."""
+    return await db.fetchrow("select size, stamped_at from stamp where shard = $1 order by size desc limit 1", shard)
+
+
+async def add_stamp(db: Queries, shard: int, size: int, answer: bytes, stamped_at: datetime) -> None:
+    """Keep the timestamp of a checkpoint; a second one for the same says nothing more."""
+    await db.execute(
+        "insert into stamp (shard, size, answer, stamped_at) values ($1, $2, $3, $4) on conflict do nothing",
+        shard,
+        size,
+        answer,
+        stamped_at,
+    )
+
+
+async def covering_stamp(db: Queries, shard: int, index: int | None) -> Row | None:
+    """The first timestamp of a checkpoint that has the leaf `index`; without one the newest: size, note, answer."""
+    return await db.fetchrow(
+        """select s.size, c.note, s.answer from stamp s join checkpoint c using (shard, size)
+           where s.shard = $1 and ($2::bigint is null or s.size > $2)
+           order by case when $2 is null then -s.size else s.size end limit 1""",
+        shard,
+        index,
+    )
+
+
+async def stamp_ages(db: Queries) -> list[Row]:
+    """Since when each log that has timestamps, or is to have them, has leaves that none covers: shard, seconds."""
+    return await db.fetch(
+        """select s.shard, case when s.size = c.size then 0.0
+                  else extract(epoch from clock_timestamp() - s.stamped_at)::float8 end as seconds
+           from (select distinct on (shard) shard, size, stamped_at from stamp order by shard, size desc) s
+                cross join lateral (select max(size) as size from checkpoint where shard = s.shard) c"""
+    )
