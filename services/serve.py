@@ -25,7 +25,7 @@ from shared import logs
 from shared.access import Access
 from shared.errors import Corrupt
 from shared.metrics import Metrics
-from shared.process import Running, run, serve_http, until_available
+from shared.process import Running, end_within, run, serve_http, until_available
 from shared.secrets import Secrets
 from shared.settings import Settings
 from shared.web import combine, create_app, watch
@@ -46,6 +46,9 @@ ROLES: Final = {
 WEB: Final = ("subjects", "ledger", "newsletter", "marketing", "erasure")
 WORKERS: Final = ("ledger-append", "ledger-seal", "audience")
 PROCESSES: Final = ("web", "ledger-append", "ledger-seal", "audience")
+
+END_SECONDS: Final = 20.0
+"""From the first task's end, or a signal, to ours: more than any task takes that ends as it should."""
 
 log = logs.logger("serve")
 
@@ -83,7 +86,7 @@ async def serve(roles: Sequence[str], settings: Settings, name: str) -> int:
     for app in apps:
         tasks[f"{app.state.name}.watch"] = functools.partial(watch, app, asyncio.sleep)
     try:
-        return await run(tasks)
+        return await run(tasks, on_end=functools.partial(end_within, END_SECONDS))
     finally:
         await close_all(running)
 

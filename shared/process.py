@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import signal
+import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -50,8 +53,17 @@ class _Ended(Exception):
     """A task that should run for ever returned."""
 
 
-async def run(tasks: Mapping[str, Factory], stop: asyncio.Event | None = None) -> int:
-    """Run all until `stop` is set or SIGTERM or SIGINT comes (exit status 0), or until one ends or raises (1)."""
+def _no_hurry() -> None:
+    """Whoever does not say otherwise waits as long as it takes."""
+
+
+async def run(
+    tasks: Mapping[str, Factory], stop: asyncio.Event | None = None, *, on_end: Callable[[], None] = _no_hurry
+) -> int:
+    """Run all until `stop` is set or SIGTERM or SIGINT comes (exit status 0), or until one ends or raises (1).
+
+    `on_end` is called when that begins, before anything is cancelled; again if a task fails meanwhile.
+    """
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_stray)
@@ -66,9 +78,11 @@ async def run(tasks: Mapping[str, Factory], stop: asyncio.Event | None = None) -
             raise
         except BaseException as error:
             log.critical("task-failed", task=name, exc_info=error)
+            on_end()
             raise
         if not stop.is_set():
             log.critical("task-ended", task=name)
+            on_end()
             raise _Ended
 
     status = 0
@@ -76,6 +90,7 @@ async def run(tasks: Mapping[str, Factory], stop: asyncio.Event | None = None) -
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(named(name, factory), name=name) for name, factory in tasks.items()]
             await stop.wait()
+            on_end()
             # Every task survives being killed at any line, so cancelling is graceful enough; the HTTP server
             # alone finishes what it has begun.
             for task in running:
@@ -83,6 +98,22 @@ async def run(tasks: Mapping[str, Factory], stop: asyncio.Event | None = None) -
     except* Exception:  # noqa: BLE001 - each task has logged its own
         status = 1
     return status
+
+
+def end_within(seconds: float) -> None:
+    """End this process for good, with status 1, if it is still there then.
+
+    Whatever we run survives being killed at any line; a library that does not let go of its end (Faust without a
+    broker) must not keep a process that does nothing any more from being started anew.
+    """
+    loop = asyncio.get_running_loop()
+
+    def wait() -> None:
+        time.sleep(seconds)
+        log.critical("did-not-end", seconds=seconds, tasks=sorted(task.get_name() for task in asyncio.all_tasks(loop)))
+        os._exit(1)
+
+    threading.Thread(target=wait, name="end", daemon=True).start()
 
 
 def _stray(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -247,3 +247,41 @@ async def test_a_failed_process_says_which_task_and_quotes_nothing() -> None:
     last = json.loads(errors.splitlines()[-1])
     assert (last["event"], last["task"], last["exception"]) == ("task-failed", "fails", "ValueError")
     assert b"anna@example.org" not in errors
+
+
+HANGS = """
+import asyncio, functools, sys
+from shared import logs
+from shared.process import end_within, run
+logs.configure("INFO", "probe")
+async def holds_on():
+    print("up", flush=True)
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+async def fails():
+    raise ValueError("anna@example.org")
+tasks = {"holds-on": holds_on}
+if sys.argv[1] == "fails":
+    tasks["fails"] = fails
+sys.exit(asyncio.run(run(tasks, on_end=functools.partial(end_within, 0.5))))
+"""
+
+
+@pytest.mark.parametrize("how", ["fails", "is asked to"])
+async def test_a_task_that_does_not_let_go_keeps_no_process_from_its_end(how: str) -> None:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HANGS, how, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert child.stdout is not None
+    assert await child.stdout.readline() == b"up\n"
+    if how != "fails":
+        child.send_signal(signal.SIGTERM)
+    _, errors = await child.communicate()
+    assert child.returncode == 1
+    last = json.loads(errors.splitlines()[-1])
+    assert last["event"] == "did-not-end"
+    assert "holds-on" in last["tasks"]
+    assert b"anna@example.org" not in errors
