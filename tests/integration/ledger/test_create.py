@@ -87,12 +87,16 @@ WRITES = {
     "rejected": "insert into rejected (shard, stated_offset, reason, statement_hash, statement_size)"
     " values (0, 0, 'x', 'x', 0)",
     "attachment": "insert into attachment values (sha256('x'), 'x')",
+    "witness": "insert into witness values (0, 'x', 'x')",
+    "cosignature": "insert into cosignature values (0, 1, 'x', 'x', now(), false)",
+    "stamp": "insert into stamp values (0, 1, 'x', now())",
 }
-APPENDER = frozenset(WRITES) - {"checkpoint", "fresh", "cursor", "attachment"}
+PUBLISHER = frozenset({"cursor", "witness", "cosignature", "stamp", "incident"})
+APPENDER = frozenset(WRITES) - PUBLISHER - {"checkpoint", "fresh", "attachment"} | {"incident"}
 MAY = {
     "ledger_append": APPENDER,
     "ledger_seal": frozenset({"checkpoint", "fresh", "incident"}),
-    "ledger_publish": frozenset({"cursor"}),
+    "ledger_publish": PUBLISHER,
     "ledger": frozenset({"attachment"}),
 }
 
@@ -117,7 +121,8 @@ async def test_each_role_writes_its_own_tables_and_no_other(world: World, role: 
 @pytest.mark.parametrize("role", sorted(MAY))
 async def test_no_role_deletes_or_changes_what_is_proven_or_personal(world: World, role: str) -> None:
     connection = await asyncpg.connect(world.settings.dsn(role), server_settings={"search_path": "ledger"})
-    tables = ("log", "leaf_batch", "tile", "checkpoint", "seen", "payload", "subject_key", "attachment", "rejected")
+    tables = ("log", "leaf_batch", "tile", "checkpoint", "seen", "payload", "subject_key", "attachment", "rejected",
+              "cosignature", "stamp")  # fmt: skip
     try:
         for table in tables:
             for sql in (f"delete from {table}", f"truncate {table}", f"update {table} set shard = shard"):
