@@ -57,6 +57,9 @@ class Pagemaker:
         def at(milliseconds: int) -> str:
             return moment(texts, from_millis(milliseconds))
 
+        value = json_text.loads(content)
+        asked_at = parse_rfc3339(value["at"]) if "at" in value else None
+
         def told(said: Said) -> dict[str, Any]:
             kind = "Erased" if said.statement is None else said.statement.type
             key = f"proof.said.{kind}"
@@ -66,9 +69,9 @@ class Pagemaker:
                 "recorded_at": at(said.parsed.recorded_at),
                 "index": said.index,
                 "version": said.parsed.version,
+                "later": asked_at is not None and from_millis(said.parsed.recorded_at) > asked_at,
             }
 
-        value = json_text.loads(content)
         query = {name: given for name, given in request.query_params.items() if name != "lang"}
         return self.pages.render(
             "proof.html",
@@ -80,7 +83,7 @@ class Pagemaker:
             subject=proof.subject,
             reason=None if proof.judgement is None else proof.judgement.reason,
             as_of=at(proof.fresh_seconds * 1000),
-            moment=moment(texts, parse_rfc3339(value["at"])) if "at" in value else "",
+            moment="" if asked_at is None else moment(texts, asked_at),
             words=[
                 (word.matter, word.record is not None, [told(said) for said in word.said])
                 for word in proof.words.values()
