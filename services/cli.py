@@ -221,6 +221,26 @@ def log_audit(
     raise typer.Exit(audit.main(request, _progress, as_json=as_json))
 
 
+@log.command("restore")
+def log_restore(
+    by: Annotated[str, typer.Option(help="Who does it.")],
+    reason: Annotated[str, typer.Option(help="Why, in one sentence.")],
+    shard: Annotated[int, typer.Option(help="Which shard.")] = 0,
+    mirror: Annotated[
+        str | None, typer.Option(metavar="URL", help="Take the leaves from a mirror of the log, if it has more.")
+    ] = None,
+) -> None:
+    """After PostgreSQL was restored from an older backup: bring a log to the last size that was signed, and its
+    statements back from Kafka; what no longer can be had is listed.
+
+    Run it where the signer's files and keys and the key-encryption keys are, with all services stopped. Needs
+    CONSENT_LEDGER_SUPERUSER_DSN.
+    """
+    from services.ledger.restore import restore
+
+    print(asyncio.run(restore(_with_superuser(Settings()), shard, by, reason, mirror, _progress)))
+
+
 @log.command("vectors")
 def log_vectors(
     file: Annotated[

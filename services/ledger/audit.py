@@ -86,7 +86,7 @@ async def audit(request: Request, progress: Callable[[str], None]) -> Outcome:
     """Replay the log up to the checkpoint that it serves now. Unavailable if it does not answer for long; what was
     replayed until then is kept in the position."""
     began, outcome = monotonic(), Outcome()
-    async with _Served(request.url) as served:
+    async with Served(request.url) as served:
         try:
             await _replay(request, served, outcome, progress)
         except Invalid as invalid:
@@ -97,7 +97,7 @@ async def audit(request: Request, progress: Callable[[str], None]) -> Outcome:
     return outcome
 
 
-async def _replay(request: Request, served: _Served, outcome: Outcome, progress: Callable[[str], None]) -> None:
+async def _replay(request: Request, served: Served, outcome: Outcome, progress: Callable[[str], None]) -> None:
     audited = await _begin(request, served)
     outcome.vkeys, outcome.compared, outcome.before = format_log_keys(audited.keys), audited.compared, audited.size
     note = await served.get("checkpoint", NOTE_LIMIT)
@@ -124,7 +124,7 @@ async def _replay(request: Request, served: _Served, outcome: Outcome, progress:
         outcome.cosignature = request.cosigner.sign(checkpoint.text(), int(time())).decode()
 
 
-async def _begin(request: Request, served: _Served) -> Audit:
+async def _begin(request: Request, served: Served) -> Audit:
     given = () if request.trusted is None else request.trusted.logs
     if request.position is not None and request.position.exists():
         audited = Audit.from_bytes(request.position.read_bytes())
@@ -141,7 +141,7 @@ async def _begin(request: Request, served: _Served) -> Audit:
     return Audit(parse_log_keys(await served.get("vkey", VKEY_LIMIT)).logs, compared=False)
 
 
-async def _take_all(audited: Audit, served: _Served, position: Path | None, progress: Callable[[str], None]) -> None:
+async def _take_all(audited: Audit, served: Served, position: Path | None, progress: Callable[[str], None]) -> None:
     """Fetch what is ahead, a few bundles at once, and replay it in order."""
     wanted = audited.bundles()
     began, first = monotonic(), audited.size
@@ -172,7 +172,7 @@ async def _take_all(audited: Audit, served: _Served, position: Path | None, prog
         await asyncio.gather(*(task for _, _, task in coming), return_exceptions=True)
 
 
-async def _check_tiles(served: _Served, tiles: list[Tile]) -> None:
+async def _check_tiles(served: Served, tiles: list[Tile]) -> None:
     for tile in tiles:
         check_tile(tile, await served.get(tile.path, MAX_TILE))
 
@@ -192,7 +192,7 @@ class _Missing(Invalid):
     """The log does not serve it."""
 
 
-class _Served:
+class Served:
     """The resources of one log. Asks again while it is busy or away; what it answers is judged by who asked."""
 
     def __init__(self, url: str) -> None:

@@ -11,7 +11,7 @@ from services.ledger.log.leaf import leaf_hash, map_root_leaf
 from services.ledger.log.tree import Edge
 from services.ledger.reader.checkpoint import Checkpoint
 from services.ledger.reader.note import CosignatureSigner, Signer, format_note
-from services.ledger.signer_files import SignerFiles
+from services.ledger.signer_files import Signed, SignerFiles
 from shared.clock import utc_now
 from shared.database import Database
 from shared.errors import Refused
@@ -70,7 +70,7 @@ async def _create(
             message = "The signer has signed a log of this shard, but PostgreSQL does not hold it. Restore it instead."
             raise Refused("log-is-elsewhere", message, shard=shard)
     else:
-        SignerFiles.create(directory, shard, leaf, edge.root())
+        SignerFiles.create(directory, shard, leaf, Signed(1, edge.root()))
     # If we stop here, the same leaf 0 is found the next time, and goes on below.
     text = Checkpoint(signer.name, 1, edge.root()).text()
     note = format_note(text, [signer.sign(text)])

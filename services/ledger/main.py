@@ -153,6 +153,7 @@ async def open_seal(settings: Settings) -> Running:
             shard,
             origin,
             db,
+            publisher_db,
             settings.signer_dir,
             Signer(origin, secrets.log_key(shard)),
             CosignatureSigner(f"{origin}/fresh", secrets.fresh_key(shard)),
@@ -161,6 +162,7 @@ async def open_seal(settings: Settings) -> Running:
         )
         sealers.append(sealer)
         tasks[f"ledger.seal.{shard}"] = sealer.run
+        tasks[f"ledger.keys.{shard}"] = sealer.keep_keys
         publisher = Publisher(
             origin,
             publisher_db,

@@ -7,6 +7,7 @@ database nor a superuser can make it sign a second history.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from time import monotonic
@@ -15,6 +16,7 @@ from typing import Final, Protocol
 import asyncpg
 
 from services.ledger import store
+from services.ledger.key_file import Key, KeyFile, indexes_of_new
 from services.ledger.reader.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.leaf import MapRoot
@@ -33,6 +35,7 @@ AHEAD_MS: Final = 5_000
 FRESH_SECONDS: Final = 2.0
 
 _ROWS_AT_ONCE: Final = 8
+_ROTATION_LOOK_SECONDS: Final = 600.0
 _LENGTHS: Final = {0x01: 89, 0x02: 57, 0x03: 89}
 
 log = logs.logger("seal")
@@ -62,20 +65,24 @@ class Sealer:
         shard: int,
         origin: str,
         db: Database,
+        keys_db: Database,
         directory: Path,
         log_key: LogKey,
         fresh_key: FreshKey,
         clock: Clock,
         metrics: Metrics | None = None,
     ) -> None:
+        """`keys_db` is the publisher's role, which sees wrapped keys; the signer's does not."""
         self.shard = shard
         self._origin = origin
         self._db = db
+        self._keys_db = keys_db
         self._directory = directory
         self._log_key = log_key
         self._fresh_key = fresh_key
         self._clock = clock
         self._files: SignerFiles | None = None
+        self._keys: KeyFile | None = None
         self._replica = Replica()
         self._stored = 0
         """Size of the newest checkpoint in PostgreSQL; what our files have beyond it is still to be stored."""
@@ -118,10 +125,13 @@ class Sealer:
         try:
             replica = await self._replay(files)
             await self._compare(files, replica)
+            keys = KeyFile.open(files.folder)
+            if not keys.exists:
+                await keys.write(store.living_keys(self._keys_db, self.shard))
         except BaseException:
             files.close()
             raise
-        self._files, self._replica = files, replica
+        self._files, self._keys, self._replica = files, keys, replica
         await self._store_unstored()
         await self.renew()
         log.info("signing", shard=self.shard, size=replica.size)
@@ -145,12 +155,17 @@ class Sealer:
         if self._files is not None:
             self._files.close()
             self._files = None
+        if self._keys is not None:
+            self._keys.close()
+            self._keys = None
 
     async def step(self) -> bool:
         """Seal what is appended by now, under one signature; whether there was anything."""
         assert self._files is not None  # noqa: S101 - open() comes first
+        assert self._keys is not None  # noqa: S101 - and these with them
         await self._store_unstored()
         batches = await store.batches(self._db, self.shard, self._replica.size, _ROWS_AT_ONCE)
+        keys = await self._keys_of(batches)
         taken: list[bytes] = []
         for batch in batches:
             leaves = await self._leaves_of(batch)
@@ -162,8 +177,27 @@ class Sealer:
         if not taken:
             return False
         # From here to the signature nothing waits: what the files hold and what the replica holds are one.
+        self._keys.add(keys)
         self._files.add(taken, Signed(self._replica.size, self._replica.tree_root()))
         await self._store_unstored()
+        return True
+
+    async def keep_keys(self) -> None:
+        """Once all living keys are wrapped under a newer key-encryption key, forget what hangs on older ones: so what
+        was destroyed since is destroyed here, too. Beside `run`, until cancelled."""
+        while True:
+            await asyncio.sleep(_ROTATION_LOOK_SECONDS)
+            try:
+                await self.forget_old_keys()
+            except Unavailable as error:
+                log.warning("waiting", shard=self.shard, service=error.service)
+
+    async def forget_old_keys(self) -> bool:
+        """Write the file of keys anew if a rotation is complete; whether it was."""
+        if self._keys is None or await store.oldest_kek(self._keys_db, self.shard) <= self._keys.oldest_kek:
+            return False
+        await self._keys.write(store.living_keys(self._keys_db, self.shard))
+        log.info("keys-written-anew", shard=self.shard, kek=self._keys.oldest_kek)
         return True
 
     async def renew(self) -> None:
@@ -219,18 +253,20 @@ class Sealer:
         self._stored = checkpoint.size
 
     async def _leaves_of(self, batch: Batch) -> list[bytes]:
-        leaves: list[bytes] = []
-        at = 0
-        while at < len(batch.leaves):
-            length = _LENGTHS.get(batch.leaves[at], 0)
-            leaf = batch.leaves[at : at + length]
-            if not length or len(leaf) != length:
-                raise await self._disagree("leaf_batch", f"index {batch.first + len(leaves)} has an unknown form")
-            leaves.append(leaf)
-            at += length
+        leaves = list(_split(batch.leaves))
+        if sum(map(len, leaves)) != len(batch.leaves):
+            raise await self._disagree("leaf_batch", f"index {batch.first + len(leaves)} has an unknown form")
         if len(leaves) != batch.n:
             raise await self._disagree("leaf_batch", f"first {batch.first} has {len(leaves)} leaves, not {batch.n}")
         return leaves
+
+    async def _keys_of(self, batches: Sequence[Batch]) -> list[Key]:
+        """The wrapped keys of whoever may be new in these batches. Whether they are what they should be is not asked:
+        that is found out by who has keys; what cannot be read as leaves is named below."""
+        indexes: list[int] = []
+        for batch in batches:
+            indexes += indexes_of_new(batch.first, _split(batch.leaves))
+        return await store.keys_at(self._keys_db, self.shard, indexes) if indexes else []
 
     async def _is_ahead(self, batch: Batch, leaves: list[bytes]) -> bool:
         """Whether the batch claims to be recorded in our future. It is not signed; it may be later, by our clock."""
@@ -299,3 +335,14 @@ class Sealer:
         await store.open_incident(self._db, self.shard, store.SIGNER_DISAGREES, table, what)
         log.critical("disagrees", shard=self.shard, table=table, what=what)
         return Corrupt(table, f"shard {self.shard}, {what}")
+
+
+def _split(joined: bytes) -> Iterator[bytes]:
+    """The leaves of a batch as far as they can be read."""
+    at = 0
+    while at < len(joined):
+        length = _LENGTHS.get(joined[at], 0)
+        if not length or at + length > len(joined):
+            return
+        yield joined[at : at + length]
+        at += length

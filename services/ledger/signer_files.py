@@ -54,12 +54,13 @@ class SignerFiles:
         return (directory / str(shard) / "sizes").exists()
 
     @classmethod
-    def create(cls, directory: Path, shard: int, leaf: bytes, root: bytes) -> None:
-        """Begin the files of a log with its leaf 0. Not before this has returned may size 1 be signed."""
+    def create(cls, directory: Path, shard: int, leaves: bytes, signed: Signed) -> None:
+        """Begin the files of a log with its leaf 0, or with all that a mirror has of it. Not before this has returned
+        may this size be signed."""
         folder = directory / str(shard)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # `sizes` last: it is what says that the files exist.
-        for name, content in (("leaves", leaf), ("sizes", Signed(1, root).record())):
+        for name, content in (("leaves", leaves), ("sizes", signed.record())):
             draft = folder / f"{name}.new"
             with draft.open("wb") as file:
                 file.write(content)

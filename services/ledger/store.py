@@ -14,8 +14,10 @@ SIGNER_DISAGREES: Final = "signer-disagrees"
 SEQUENCE_GAP: Final = "sequence-gap"
 POSITION_GONE: Final = "position-gone"
 TAIL_DROPPED: Final = "tail-dropped"
+RECORDS_LOST: Final = "records-lost"
 
 _REPLAYED_ROWS: Final = 64
+_KEYS_AT_ONCE: Final = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +249,38 @@ async def rewrap(db: Queries, before: Sequence[tuple[str, bytes]], after: Sequen
         [wrapped for _, wrapped in before],
         after,
     )
+
+
+async def lost_records(db: Queries, shard: int) -> list[Row]:
+    """What a restore could not get back: index, reason."""
+    return await db.fetch("select index, reason from lost_record where shard = $1", shard)
+
+
+async def keys_at(db: Queries, shard: int, indexes: Sequence[int]) -> list[tuple[str, bytes]]:
+    """The wrapped keys of the subjects whose statements stand at these indexes: subject, wrapped."""
+    rows = await db.fetch(
+        """select distinct k.subject, k.wrapped from payload p join subject_key k on k.subject = p.subject
+           where p.shard = $1 and p.index = any($2)""",
+        shard,
+        indexes,
+    )
+    return [(row["subject"], row["wrapped"]) for row in rows]
+
+
+async def living_keys(db: Queries, shard: int) -> AsyncIterator[list[tuple[str, bytes]]]:
+    """Every wrapped key of a shard, some thousands at a time: subject, wrapped."""
+    after = ""
+    while rows := await wrapped_keys(db, shard, after, _KEYS_AT_ONCE):
+        yield [(row["subject"], row["wrapped"]) for row in rows]
+        after = rows[-1]["subject"]
+
+
+async def oldest_kek(db: Queries, shard: int) -> int:
+    """The lowest number of a key-encryption key that a subject's key of this shard hangs on; 0 if there is none."""
+    found = await db.fetchval(
+        "select min(encode(substring(wrapped for 4), 'hex')) from subject_key where shard = $1", shard
+    )
+    return 0 if found is None else int(found, 16)
 
 
 async def seen(db: Queries, shard: int, sources: Sequence[str], ids: Sequence[str]) -> list[Row]:

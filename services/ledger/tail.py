@@ -7,7 +7,7 @@ signer's files: that the leaves that stay are those that were signed, and what s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -77,11 +77,9 @@ async def drop_tail(settings: Settings, shard: int, by: str, reason: str, keep: 
             tail = await _look(owner, files, shard)
             if keep not in {None, tail.kept}:
                 raise Refused("not-the-sealed-size", f"{tail.kept} leaves are sealed, not {keep}.")
-            words, unreadable = await _words(owner, tail, Secrets(settings.secrets_dir).keks())
-            edge = await _kept_edge(owner, files, tail, words)
-            if keep is None:
-                return tail
-            return replace(tail, number=await _drop(owner, tail, edge, words, unreadable, (by, reason)))
+            return await drop(
+                owner, files, tail, Secrets(settings.secrets_dir).keks(), None if keep is None else (by, reason)
+            )
     finally:
         files.close()
 
@@ -107,14 +105,14 @@ async def _look(db: Queries, files: SignerFiles, shard: int) -> Tail:
     return Tail(shard, kept, size, statements, head["next_offset"])
 
 
-async def _drop(
-    db: Queries,
-    tail: Tail,
-    edge: Edge,
-    words: Mapping[bytes, _Word],
-    unreadable: Collection[str],
-    said: tuple[str, str],
-) -> int:
+async def drop(
+    db: Queries, files: SignerFiles, tail: Tail, keks: Mapping[int, bytes], said: tuple[str, str] | None
+) -> Tail:
+    """Take it out, in the name and for the reason that are said; if nobody says so, only find out that one could."""
+    words, unreadable = await _words(db, tail, keks)
+    edge = await _kept_edge(db, files, tail, words)
+    if said is None:
+        return tail
     restricted = [await _restricted_at(db, tail.shard, word) for word in words.values()]
     try:
         number = await db.fetchval(
@@ -131,7 +129,7 @@ async def _drop(
         )
     except asyncpg.ObjectNotInPrerequisiteStateError as error:
         raise Refused("not-to-be-dropped", f"Nothing was changed: {error}.") from None
-    return int(number)
+    return replace(tail, number=int(number))
 
 
 async def _words(db: Queries, tail: Tail, keks: Mapping[int, bytes]) -> tuple[dict[bytes, _Word], set[str]]:
@@ -183,7 +181,9 @@ async def _kept_edge(db: Queries, files: SignerFiles, tail: Tail, words: Mapping
                 word.indexes.append(index)
             index += 1
         edge.extend([leaf_hash(leaf) for leaf in leaves])
-    if edge.size != tail.kept or edge.root() != files.signed[-1].root:
+    signed = {one.size: one.root for one in files.signed}
+    # Files that were made from a mirror know the sizes before its own no more.
+    if edge.size != tail.kept or signed.get(edge.size, edge.root()) != edge.root():
         raise Corrupt("the signer's files", f"shard {tail.shard}: root of size {tail.kept}")
     return edge
 

@@ -28,7 +28,7 @@ from tests.conftest import Database
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES_OF_DB = set(migrations.roles())
-JOBS = {"migrate", "topics", "log-create", "operator"}
+JOBS = {"migrate", "topics", "log-create", "mend", "operator"}
 BUILT_ON = {"postgres", "kafka", "mail", "edge"}
 ASKS = {
     "newsletter": {"postgres", "kafka", "mail", "subjects", "ledger", "marketing", "erasure"},
@@ -42,6 +42,7 @@ ASKS = {
     "migrate": {"postgres"},
     "topics": {"kafka"},
     "log-create": {"postgres"},
+    "mend": {"postgres", "kafka"},
     "operator": {"postgres", "ledger", "subjects", "newsletter", "erasure"},
     "edge": {"newsletter", "ledger"},
     "mail": set(),
@@ -111,15 +112,15 @@ def test_keys_are_where_they_must_be_and_nowhere_else(compose: dict[str, Any]) -
     def holders(secret: str) -> set[str]:
         return {name for name, service in compose["services"].items() if secret in secrets_of(service)}
 
-    assert holders("log-0") == holders("fresh-0") == {"ledger-seal", "log-create"}
+    assert holders("log-0") == holders("fresh-0") == {"ledger-seal", "log-create", "mend"}
     assert holders("subjects-kek-1") == holders("pepper-1") == {"subjects"}
-    assert holders("kek-1") == {"ledger", "ledger-append", "ledger-seal", "operator"}
+    assert holders("kek-1") == {"ledger", "ledger-append", "ledger-seal", "mend", "operator"}
     assert holders("notice-1") == {"newsletter"}
-    assert holders("source-newsletter.1") == {"newsletter", "ledger-append"}
+    assert holders("source-newsletter.1") == {"newsletter", "ledger-append", "mend"}
     for source in ("marketing", "subjects", "erasure"):
-        assert holders(f"source-{source}.1") == {source, "ledger-append"}
-    assert holders("postgres.pgpass") == {"migrate", "log-create"}
-    assert holders("kafka-admin") == {"topics"}
+        assert holders(f"source-{source}.1") == {source, "ledger-append", "mend"}
+    assert holders("postgres.pgpass") == {"migrate", "log-create", "mend"}
+    assert holders("kafka-admin") == {"topics", "mend"}
     assert holders("kafka.properties") == {"kafka"}
     for user in kafka_users.users(load().sources):
         assert holders(f"kafka-{user}") == {"topics", user}
@@ -220,9 +221,9 @@ def test_no_network_is_there_for_one(compose: dict[str, Any]) -> None:
     assert joined == compose["networks"].keys()
 
 
-def test_the_signers_files_are_mounted_by_nobody_but_the_signer(compose: dict[str, Any]) -> None:
+def test_the_signers_files_are_mounted_by_nobody_but_the_signer_and_who_mends(compose: dict[str, Any]) -> None:
     holders = {name for name, one in compose["services"].items() if any("/signer" in v for v in one.get("volumes", []))}
-    assert holders == {"ledger-seal", "log-create"}
+    assert holders == {"ledger-seal", "log-create", "mend"}
 
 
 def test_the_edge_passes_on_only_what_is_open(compose: dict[str, Any]) -> None:

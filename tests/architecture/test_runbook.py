@@ -102,6 +102,8 @@ def test_the_runbook_has_the_commands_that_end_what_waits_for_a_person() -> None
         "rejected handle",
         "rejected replay",
         "log check",
+        "log drop-tail",
+        "log restore",
     } <= said
 
 
@@ -116,7 +118,7 @@ def test_every_address_in_the_runbook_is_one_of_ours() -> None:
 
 def test_every_kind_of_incident_is_explained() -> None:
     kinds = {prepare.ID_REUSED, prepare.SEQUENCE_REUSED, seal.AHEAD_OF_CLOCK}
-    kinds |= {store.SIGNER_DISAGREES, store.SEQUENCE_GAP, store.POSITION_GONE, store.TAIL_DROPPED}
+    kinds |= {store.SIGNER_DISAGREES, store.SEQUENCE_GAP, store.POSITION_GONE, store.TAIL_DROPPED, store.RECORDS_LOST}
     kinds |= {witnesses.KNOWS_MORE, witnesses.DISAGREES}
     explained = re.findall(
         r"`([a-z-]+)`", "".join(re.findall(r"^\| (`.*?) \|", SECTIONS["IncidentOpen"], re.MULTILINE))

@@ -157,6 +157,7 @@ class World:
             shard,
             origin,
             db or await self.database("ledger_seal"),
+            await self.database("ledger_publish"),
             self.settings.signer_dir,
             Signer(origin, self.secrets.log_key(shard)),
             CosignatureSigner(f"{origin}/fresh", self.secrets.fresh_key(shard)),
