@@ -27,13 +27,19 @@ _HANGING: Final = """
 select ('x' || encode(substring(wrapped for 4), 'hex'))::bit(32)::bigint as kek, count(*) as number
 from subject_key group by 1 order by 1
 """
+# The signer's file of keys, outside of PostgreSQL: a restore from a backup needs what it hangs on.
+_HANGING_BESIDE: Final = "select oldest_kek as kek, count(*) as number from key_file where oldest_kek > 0 group by 1"
 
 
 async def hanging(settings: Settings, owner: Owner) -> dict[int, int]:
-    """How many keys of subjects hang on each key-encryption key, by its number."""
+    """How many keys of subjects hang on each key-encryption key, by its number; a file of keys counts as one."""
     db = await Database.connect(settings.dsn(owner), owner, max_size=1)
     try:
-        return {row["kek"]: row["number"] for row in await db.fetch(_HANGING)}
+        found = {row["kek"]: row["number"] for row in await db.fetch(_HANGING)}
+        if owner == "ledger":
+            for row in await db.fetch(_HANGING_BESIDE):
+                found.setdefault(row["kek"], row["number"])
+        return found
     finally:
         await db.close()
 

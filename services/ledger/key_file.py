@@ -64,16 +64,18 @@ class KeyFile:
                 file.write(joined)
         if self._file is not None:
             _sync(self._file)
+        oldest = min(_kek(wrapped) for _, wrapped in keys)
+        self.oldest_kek = min(self.oldest_kek or oldest, oldest)
 
     async def write(self, living: AsyncIterable[Sequence[Key]]) -> None:
         """Write the file anew from the keys that live; what is added meanwhile is in the old and in the new one."""
         path = self._path.with_name("keys.new")
-        oldest: list[int] = []
+        oldest: set[int] = set()
         try:
             self._draft = path.open("wb")
             async for keys in living:
                 self._draft.write(b"".join(_record(subject, wrapped) for subject, wrapped in keys))
-                oldest += {_kek(wrapped) for _, wrapped in keys}
+                oldest |= {_kek(wrapped) for _, wrapped in keys}
             _sync(self._draft)
             path.rename(self._path)
             # If we stop before here, the old file stays, and this is done again.

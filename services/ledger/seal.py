@@ -35,7 +35,7 @@ AHEAD_MS: Final = 5_000
 FRESH_SECONDS: Final = 2.0
 
 _ROWS_AT_ONCE: Final = 8
-_ROTATION_LOOK_SECONDS: Final = 600.0
+_ROTATION_LOOK_SECONDS: Final = 5.0
 _LENGTHS: Final = {0x01: 89, 0x02: 57, 0x03: 89}
 
 log = logs.logger("seal")
@@ -132,6 +132,7 @@ class Sealer:
             files.close()
             raise
         self._files, self._keys, self._replica = files, keys, replica
+        await store.put_key_file(self._db, self.shard, keys.oldest_kek)
         await self._store_unstored()
         await self.renew()
         log.info("signing", shard=self.shard, size=replica.size)
@@ -193,11 +194,16 @@ class Sealer:
                 log.warning("waiting", shard=self.shard, service=error.service)
 
     async def forget_old_keys(self) -> bool:
-        """Write the file of keys anew if a rotation is complete; whether it was."""
-        if self._keys is None or await store.oldest_kek(self._keys_db, self.shard) <= self._keys.oldest_kek:
+        """Write the file of keys anew if a rotation is complete; whether it was. Until it says so in its table, the
+        older key-encryption key is not destroyed (shared/kek_rotation.py)."""
+        keys = self._keys
+        if keys is None or await store.newest_kek(self._keys_db, self.shard) <= keys.oldest_kek:
             return False
-        await self._keys.write(store.living_keys(self._keys_db, self.shard))
-        log.info("keys-written-anew", shard=self.shard, kek=self._keys.oldest_kek)
+        if await store.oldest_kek(self._keys_db, self.shard) <= keys.oldest_kek:
+            return False
+        await keys.write(store.living_keys(self._keys_db, self.shard))
+        await store.put_key_file(self._db, self.shard, keys.oldest_kek)
+        log.info("keys-written-anew", shard=self.shard, kek=keys.oldest_kek)
         return True
 
     async def renew(self) -> None:

@@ -275,6 +275,28 @@ async def living_keys(db: Queries, shard: int) -> AsyncIterator[list[tuple[str, 
         after = rows[-1]["subject"]
 
 
+async def newest_kek(db: Queries, shard: int) -> int:
+    """The number of the key-encryption key that the newest subject's key hangs on: cheap, and enough to see that
+    another came."""
+    found = await db.fetchval(
+        """select encode(substring(wrapped for 4), 'hex') from subject_key where shard = $1
+           order by subject desc limit 1""",
+        shard,
+    )
+    return 0 if found is None else int(found, 16)
+
+
+async def put_key_file(db: Queries, shard: int, oldest_kek: int) -> None:
+    """Say which key-encryption key the file of keys still hangs on; 0 is none, because it is empty."""
+    await db.execute(
+        """insert into key_file (shard, oldest_kek) values ($1, $2)
+           on conflict (shard) do update set oldest_kek = excluded.oldest_kek
+           where key_file.oldest_kek <> excluded.oldest_kek""",
+        shard,
+        oldest_kek,
+    )
+
+
 async def oldest_kek(db: Queries, shard: int) -> int:
     """The lowest number of a key-encryption key that a subject's key of this shard hangs on; 0 if there is none."""
     found = await db.fetchval(

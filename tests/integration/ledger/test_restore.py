@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,10 +20,12 @@ from services.ledger.log_check import Finding, Trusted, check_log
 from services.ledger.restore import Restored, restore
 from shared.clock import utc_now
 from shared.errors import Corrupt, Refused
+from shared.secrets import _write
 from shared.topics import ensure_topics
 from tests.conftest import Database
 from tests.conftest import _administer as administer
 from tests.integration.ledger.test_api import checkpoint, open_client
+from tests.integration.ledger.test_ending import destroyer, erase
 from tests.integration.ledger.world import World, given, leaf_values, new_subject, requested, withdrawn
 
 FLIP = "update leaf_batch set leaves = set_byte(leaves, 40, get_byte(leaves, 40) # 1) where first = "
@@ -243,6 +246,61 @@ async def test_what_somebody_wrote_into_kafka_is_not_taken_for_what_was_said(wor
     # The true one is found in what the newsletter stated.
     assert (done.statements, done.lost) == (1, 0)
     assert (await world.judge()).statements[-1] == true
+
+
+async def test_what_was_erased_since_the_backup_is_erased_again(world: World, backup: Backup) -> None:
+    before, since, kept = new_subject(), new_subject(), new_subject()
+    await world.state(given(before), given(kept))
+    await world.run_through()
+    await backup.make()
+    await world.state(withdrawn(before), requested(since), given(since), withdrawn(kept))
+    await world.run_through()
+    for subject in (before, since):
+        await erase(world, subject)
+    await world.publish(await world.publisher())
+    leaves = (await rows(world))[0]
+    # The file of keys has them still, and Kafka what they said.
+    assert {before, since} <= kept_keys(world.settings.signer_dir, 0).keys()
+    await backup.load(world)
+    done = await mend(world)
+    assert (done.lost, done.erased) == (0, 2)
+    assert (await rows(world))[0] == leaves
+    for subject in (before, since):
+        for table in ("payload", "subject_key", "matter", "ending"):
+            assert await world.value(f"select count(*) from {table} where subject = $1", subject) == 0, table
+        assert await world.value("select destroyed_at is not null from erasure where subject = $1", subject)
+    assert await world.value("select count(*) from payload where subject = $1", kept) == 2
+    assert await findings(world) == []
+    # Nobody of them gets a second key, whoever speaks for them again.
+    await world.state(given(since))
+    await world.run_through()
+    assert await world.value("select count(*) from subject_key where subject = $1", since) == 0
+    assert await findings(world) == []
+
+
+async def test_after_a_rotation_the_backup_opens_by_the_keys_beside_the_leaves(world: World, backup: Backup) -> None:
+    gone, kept = new_subject(), new_subject()
+    await world.state(given(gone), given(kept))
+    await world.run_through()
+    await backup.make()
+    await erase(world, gone)
+    await world.state(withdrawn(kept))
+    await world.run_through()
+    _write(world.settings.secrets_dir / "kek-2", os.urandom(32).hex())
+    await (await destroyer(world)).step()
+    sealer = await world.sealer()
+    await sealer.open()
+    assert await sealer.forget_old_keys() is True
+    sealer.close()
+    (world.settings.secrets_dir / "kek-1").unlink()
+    await backup.load(world)
+    done = await mend(world)
+    # What Kafka still has of who is gone opens no more: it was erased, in the backup as well.
+    assert (done.lost, done.erased) == (0, 1)
+    assert await world.value("select count(*) from payload where subject = $1", kept) == 2
+    assert await world.value("select count(*) from payload where subject = $1", gone) == 0
+    assert await world.value("select destroyed_at is not null from erasure where subject = $1", gone)
+    assert await findings(world) == []
 
 
 @asynccontextmanager

@@ -7,3 +7,11 @@ create table lost_record (
     primary key (shard, index)
 );
 grant select on lost_record to ledger;
+
+-- What the file of keys beside the signer's leaves hangs on: while it needs an older key-encryption key, that one stays.
+create table key_file (
+    shard      integer primary key references log,
+    oldest_kek bigint not null
+);
+grant select, insert, update on key_file to ledger_seal;
+grant select on key_file to ledger;
