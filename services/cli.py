@@ -264,15 +264,20 @@ def log_vectors(
 def evidence(
     subject: Annotated[str, typer.Argument(help="The subject's id, as a receipt shows it.")],
     matter: Annotated[str, typer.Argument(metavar="PURPOSE/CHANNEL")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write it; FILE.html verifies itself.")],
-    reason: Annotated[str, typer.Option(help="Why; recorded with the disclosure of the keys.")] = "evidence export",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where to: FILE.zip, FILE.pdf to print, FILE.html checks itself.")
+    ],
+    role: Annotated[str, typer.Option(help="In which role of the register you ask; recorded.")] = "compliance",
+    reason: Annotated[str, typer.Option(help="Why; kept, and committed to in the log.")] = "evidence export",
+    language: Annotated[str, typer.Option(help="Of PDF and page: de or en.")] = "de",
 ) -> None:
-    """Export an evidence bundle: one canonical ZIP that `verify` checks offline, or a page with it."""
-    from services.ledger.evidence import export
+    """Export the evidence of one consent as one file: a canonical ZIP that `verify` checks offline, or with it inside
+    a document to print or a page. That you asked, in which role and why, is recorded before you get it."""
+    from services.ledger.evidence import Wanted, export
 
     purpose, _, channel = matter.partition("/")
     try:
-        report = asyncio.run(export(Settings(), subject, purpose, channel, output, reason))
+        report = asyncio.run(export(Settings(), Wanted(subject, purpose, channel, role, reason, language), output))
     except Refused as error:
         print(f"consent-ledger: {error.message} ({error.code})", file=sys.stderr)
         raise typer.Exit(1) from None

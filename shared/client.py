@@ -41,8 +41,15 @@ class ServiceClient:
         self._service = service
         self._session: aiohttp.ClientSession | None = None
 
-    async def get(self, path: str, *, params: Mapping[str, Any] | None = None, timeout: float = 5) -> Response:
-        return await self._call("GET", path, params=params, timeout=timeout)
+    async def get(
+        self,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        timeout: float = 5,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        return await self._call("GET", path, params=params, timeout=timeout, headers=headers)
 
     async def post(
         self,

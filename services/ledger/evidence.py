@@ -1,17 +1,16 @@
-"""`consent-ledger evidence`: asks the services for what bears on one consent, and packs it into one file for a court.
+"""The evidence bundle: what was collected about one consent, packed into one file for a court.
 
-Runs with the compliance credential over HTTP. What is packed is first checked by the reader, with the key the log
-serves: a bundle that does not verify is never written.
+What is packed is first checked by the reader, with the key the log serves: a bundle that does not verify is never
+handed out.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,18 +21,15 @@ from services.ledger.reader.archive import pack
 from services.ledger.reader.compartment import open_compartment
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.strict import Fields, canonical_json
-from services.ledger.reader.verify import Report, verify
-from services.ledger.self_verifying_page import page_of
+from services.ledger.reader.verify import Report, enclosed, verify
 from shared.client import ServiceClient
 from shared.errors import Refused
 from shared.events import Statement, parse
 from shared.secrets import Secrets
 from shared.settings import Settings
 
-_DISCLOSED_AT_ONCE: Final = 1000
-_SECONDS: Final = 30
+_SECONDS: Final = 60
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z", re.ASCII)
-_NOT_FOUND: Final = 404
 
 README: Final = f"""\
 Evidence bundle of a consent ({layout.FORMAT})
@@ -209,110 +205,42 @@ def _notice(snapshot: Mapping[str, Any], activity: str, notice_hash: str) -> byt
     raise Refused("notice-unknown", "The register that a statement names does not have the notice it names.")
 
 
-@dataclass(frozen=True)
-class Services:
-    """Where evidence is collected; one credential for all."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked for on the command line."""
 
-    ledger: ServiceClient
-    subjects: ServiceClient
-    newsletter: ServiceClient
-
-    async def material(self, subject: str, purpose: str, channel: str, reason: str) -> Material:
-        """Ask for everything about one purpose and channel of one subject; the keys come last, with the reason."""
-        history = await self._json(
-            self.ledger, f"/ledger/subjects/{subject}/history", {"purpose": purpose, "channel": channel}
-        )
-        statements = [statement for _, statement in statements_of(history)]
-        if not statements:
-            raise Refused("nothing-recorded", "Nothing is recorded about this purpose and channel.", status=404)
-        attachments = await self._attachments(statements)
-        registers = {
-            version: (await self.ledger.get(f"/ledger/register/{version}", timeout=_SECONDS)).body
-            for version in sorted({statement.data.register_version for statement in statements})
-        }
-        return Material(
-            purpose=purpose,
-            channel=channel,
-            history=history,
-            keys=await self._keys(subject, statements, attachments, reason),
-            attachments=attachments,
-            registers=registers,
-            notice_keys=await self._json(self.newsletter, "/newsletter/notice-keys"),
-            dkim_keys=await self._json(self.newsletter, "/newsletter/dkim-keys"),
-        )
-
-    async def _json(self, client: ServiceClient, path: str, params: Mapping[str, str] | None = None) -> Any:
-        return (await client.get(path, params=params, timeout=_SECONDS)).json()
-
-    async def _attachments(self, statements: Sequence[Statement]) -> dict[str, bytes]:
-        found: dict[str, bytes] = {}
-        for part in (part for statement in statements for part in sealed_parts(statement)):
-            if part.attachment and part.attachment not in found:
-                # One that retention has deleted is left out; the bundle then shows that it was there, not what it was.
-                with contextlib.suppress(_Gone):
-                    found[part.attachment] = await self._attachment(part.attachment)
-        return found
-
-    async def _attachment(self, name: str) -> bytes:
-        try:
-            return (await self.ledger.get(f"/ledger/attachments/{name}", timeout=_SECONDS)).body
-        except Refused as error:
-            if error.status == _NOT_FOUND:
-                raise _Gone from None
-            raise
-
-    async def _keys(
-        self, subject: str, statements: Sequence[Statement], attachments: Mapping[str, bytes], reason: str
-    ) -> list[dict[str, str]]:
-        items = [
-            {"statement": statement.id, "compartment": part.compartment}
-            for statement in statements
-            for part in sealed_parts(statement)
-            if part.ciphertext is not None or part.attachment in attachments
-        ]
-        keys: list[dict[str, str]] = []
-        for start in range(0, len(items), _DISCLOSED_AT_ONCE):
-            answer = await self.subjects.post(
-                "/subjects/disclose",
-                json={
-                    "subject": subject,
-                    "scope": "evidence",
-                    "reason": reason,
-                    "items": items[start : start + _DISCLOSED_AT_ONCE],
-                },
-                timeout=_SECONDS,
-            )
-            keys += [
-                {name: str(one[name]) for name in ("statement", "compartment", "key")} for one in answer.json()["keys"]
-            ]
-        return keys
+    subject: str
+    purpose: str
+    channel: str
+    role: str
+    reason: str
+    language: str = "de"
 
 
-class _Gone(Exception):
-    """An attachment is not kept any more."""
+async def export(settings: Settings, wanted: Wanted, output: Path) -> Report:
+    """Ask the ledger for the evidence, check what it gave, and write it to `output`, readable by its owner only.
 
-
-async def export(settings: Settings, subject: str, purpose: str, channel: str, output: Path, reason: str) -> Report:
-    """Write the bundle to `output`, readable by its owner only; what it shows. Refused and Unavailable pass through.
-
-    A name that ends in `.html` asks for the page that verifies itself, with the bundle in it.
+    The name's end decides the shape: `.pdf` prints it, `.html` is a page that verifies itself, all else is the bundle.
+    Refused and Unavailable pass through.
     """
-    if not _NAME.match(purpose) or not _NAME.match(channel):
+    if not _NAME.match(wanted.purpose) or not _NAME.match(wanted.channel):
         raise Refused("not-a-purpose", "Name the purpose as PURPOSE/CHANNEL, for example newsletter/email.")
-    credential = Secrets(settings.secrets_dir).credential("compliance")
-    services = Services(
-        ServiceClient(settings.ledger_url, credential, "ledger"),
-        ServiceClient(settings.subjects_url, credential, "subjects"),
-        ServiceClient(settings.newsletter_url, credential, "newsletter"),
-    )
+    ending = output.suffix.removeprefix(".").lower()
+    asked = {**asdict(wanted), "shape": ending if ending in {"pdf", "html"} else "zip"}
+    ledger = ServiceClient(settings.ledger_url, Secrets(settings.secrets_dir).credential("compliance"), "ledger")
     try:
-        packed = bundle(await services.material(subject, purpose, channel, reason))
+        content = (await ledger.post("/ledger/evidence", json=asked, timeout=_SECONDS)).body
     finally:
-        for client in (services.ledger, services.subjects, services.newsletter):
-            await client.close()
-    write(output, page_of(packed) if output.suffix == ".html" else packed)
-    report = verify(packed, None)
-    assert report is not None  # noqa: S101 - `bundle` has verified it
+        await ledger.close()
+    try:
+        report = verify(enclosed(content), None)
+    except Invalid as error:
+        raise Refused(
+            "evidence-does-not-verify", "The ledger gave a file that does not verify.", why=str(error)
+        ) from None
+    if report is None:
+        raise Refused("evidence-does-not-verify", "The ledger gave a file that is no evidence.")
+    write(output, content)
     return report
 
 

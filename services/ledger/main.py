@@ -10,10 +10,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from services.ledger import api, proofs_api, receipts_api, statements_api, store, trust_api
+from services.ledger import api, evidence_api, proofs_api, receipts_api, statements_api, store, trust_api
 from services.ledger.append import Appender, Keys
 from services.ledger.check import admission
 from services.ledger.destroy import Destroyer
+from services.ledger.evidence_signature import PdfSignature
 from services.ledger.gauges import Gauges
 from services.ledger.history import Histories
 from services.ledger.keks import Keks
@@ -29,6 +30,7 @@ from services.ledger.sealed_map import SealedMaps
 from services.ledger.timestamps import Timestamps
 from services.ledger.witnesses import Witnesses
 from shared.access import Access
+from shared.client import ServiceClient
 from shared.clock import utc_now
 from shared.database import Database
 from shared.errors import Refused
@@ -65,6 +67,25 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
         parts = api.Parts(db, Keks(secrets.keks), db.listen("ledger_sealed"), utc_now)
         registers = receipts_api.Registers(db, register)
         await registers.keep()
+        # Without a credential: the ledger opens nothing in its own name, it passes on that of whoever asks.
+        others = evidence_api.Others(
+            ServiceClient(settings.subjects_url, "", "subjects"),
+            ServiceClient(settings.newsletter_url, "", "newsletter"),
+            ServiceClient(settings.marketing_url, "", "marketing"),
+        )
+        for client in (others.subjects, others.newsletter, others.marketing):
+            opened.push_async_callback(client.close)
+        door = statements_api.Door(db, settings.topic(STATED), voices)
+        evidence = evidence_api.Evidence(
+            parts,
+            Histories(db, parts.keks),
+            registers,
+            door,
+            others,
+            os.urandom,
+            PdfSignature.of(secrets, settings.timestamp_url),
+            settings.base_url,
+        )
         close = opened.pop_all().aclose
 
     async def ready() -> dict[str, bool | str]:
@@ -78,7 +99,8 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     app.include_router(trust_api.router(parts))
     app.include_router(receipts_api.router(prover, registers, pages, limits))
     app.include_router(proofs_api.router(prover, pages))
-    app.include_router(statements_api.router(parts, statements_api.Door(db, settings.topic(STATED), voices)))
+    app.include_router(statements_api.router(parts, door))
+    app.include_router(evidence_api.router(evidence))
     Gauges(db, utc_now, metrics)
     return Running(app, {"ledger.maps": maps.run}, ready, close)
 

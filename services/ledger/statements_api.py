@@ -107,18 +107,13 @@ def _read(raw: bytes, caller: str) -> Statement:
     return statement
 
 
-def _answer(found: store.Verdict, before: store.Verdict, statement: Statement) -> Response | None:
-    """What is to be said by now, if anything is. Rejected before we sent it means nothing: the cause may be mended."""
+def _is_sealed(found: store.Verdict, before: store.Verdict, statement: Statement) -> bool:
+    """Whether it is by now; Refused if it never will be. Rejected before we sent it means nothing: the cause may be
+    mended."""
     if found.same and found.sealed:
-        facts: Acknowledgement = {
-            "id": statement.id,
-            "shard": shard_of(statement.subject),
-            "index": str(found.index),
-            "result": "overtaken" if found.overtaken else "recorded",
-        }
-        return JSONResponse(facts, 201)
+        return True
     if found.rejections <= before.rejections or found.same:
-        return None
+        return False
     if found.reason == _ID_REUSED:
         raise Refused(
             "id-reused",
@@ -133,6 +128,27 @@ def _answer(found: store.Verdict, before: store.Verdict, statement: Statement) -
         id=statement.id,
         reason=found.reason,
     )
+
+
+async def state(
+    parts: Parts, door: Door, voice: Voice, statement: Statement, raw: bytes, wait: float
+) -> store.Verdict | None:
+    """Put a statement on the topic, unless it is recorded already, and wait until it is sealed: where it stands, or
+    None if it is not sealed within `wait` seconds. Refused if it cannot be recorded."""
+    name = store.Name(shard_of(statement.subject), statement.source, statement.id, sha256(raw).digest())
+    log = await parts.log(name.shard)
+    until, seen = monotonic() + wait, parts.sealed.changed
+    found = before = await door.look.ask(name)
+    if not found.same:
+        await voice.send.ask(uncounted(door.topic, log.origin, voice.key, statement, raw))
+    while not _is_sealed(found, before, statement):
+        left = until - monotonic()
+        if left <= 0:
+            return None
+        await parts.sealed.wait(left, since=seen)
+        seen = parts.sealed.changed
+        found = await door.look.ask(name)
+    return found
 
 
 def router(parts: Parts, door: Door) -> APIRouter:
@@ -165,20 +181,16 @@ def router(parts: Parts, door: Door) -> APIRouter:
             )
         raw = await request.body()
         statement = _read(raw, caller)
-        name = store.Name(shard_of(statement.subject), caller, statement.id, sha256(raw).digest())
-        log = await parts.log(name.shard)
-        until, seen = monotonic() + wait, parts.sealed.changed
-        found = before = await door.look.ask(name)
-        if not found.same:
-            await voice.send.ask(uncounted(door.topic, log.origin, voice.key, statement, raw))
-        while (answer := _answer(found, before, statement)) is None:
-            left = until - monotonic()
-            if left <= 0:
-                return _not_yet(statement)
-            await parts.sealed.wait(left, since=seen)
-            seen = parts.sealed.changed
-            found = await door.look.ask(name)
-        return answer
+        found = await state(parts, door, voice, statement, raw, wait)
+        if found is None:
+            return _not_yet(statement)
+        facts: Acknowledgement = {
+            "id": statement.id,
+            "shard": shard_of(statement.subject),
+            "index": str(found.index),
+            "result": "overtaken" if found.overtaken else "recorded",
+        }
+        return JSONResponse(facts, 201)
 
     return routes
 

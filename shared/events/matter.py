@@ -41,6 +41,8 @@ def matter_of(statement: Statement) -> str:
             return f"data:{data.activity}"
         case "ErasureOrdered" | "DataErased" | "ErasureCompleted":
             return f"request:{data.request}"
+        case "RecordAccessed":
+            return f"access:{data.activity}"
         case "NoticePublished":
             return f"notice:{data.notice.hash}"
         case _:

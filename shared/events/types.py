@@ -263,6 +263,16 @@ class ErasureCompleted(Data):
     evidence_until: Time | None = None
 
 
+class RecordAccessed(PurposeData):
+    """Somebody asked to see what is recorded of this contact point; stated before anything is handed out."""
+
+    role: Name
+    caller: Name
+    shape: Name
+    reason_hash: Hash
+    """SHA-256("consent-ledger/v1/reason" || 00 || statement id || 00 || the reason's words); they lie in subjects."""
+
+
 DATA_TYPES: Final[dict[tuple[str, int], type[Data]]] = {
     ("NoticePublished", 1): NoticePublished,
     ("ConsentRequested", 1): ConsentRequested,
@@ -276,6 +286,7 @@ DATA_TYPES: Final[dict[tuple[str, int], type[Data]]] = {
     ("ErasureOrdered", 1): ErasureOrdered,
     ("DataErased", 1): DataErased,
     ("ErasureCompleted", 1): ErasureCompleted,
+    ("RecordAccessed", 1): RecordAccessed,
 }
 
 

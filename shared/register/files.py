@@ -34,6 +34,8 @@ class RegisterFile(_Strict):
     languages: Annotated[tuple[Annotated[str, Field(pattern=r"\A[a-z]{2}\z")], ...], Field(min_length=1)]
     # Offset of local time at New Year, for periods that end with a year.
     new_year: Annotated[str, Field(pattern=r"\A[+-](0[0-9]|1[0-4]):[0-5][0-9]\z")]
+    # Roles in which one may open evidence; a register that names none opens none.
+    evidence_roles: tuple[Name, ...] = ()
 
 
 class Party(_Strict):

@@ -128,6 +128,7 @@ class Register:
         )
         self._notices = {notice.hash: notice for notice in files.notices.values()}
         self.http_sources = frozenset(name for name, source in self.sources.items() if source.over == "http")
+        self.evidence_roles = frozenset(files.register.evidence_roles)
         self._restricting = self._restricting_sources()
 
     @classmethod

@@ -31,6 +31,7 @@ PUBLISHED: Final = {
     "ErasureOrdered.1.json": "c98cb6fabe86890082f8e9c3d976e1a2a8ebb1d20ff5d8ab76e125d6c63edb8c",
     "DataErased.1.json": "2b32e820c142ce26b324430e2661680bcafb974f7af5b2732831ff6c86b61fe0",
     "ErasureCompleted.1.json": "7a13f37f704b957a22ee50b369d19619698f700de083e30f8cf7adc9ac6b2993",
+    "RecordAccessed.1.json": "98ffcd318838c9a40c0c6dbc1c8eefede6f14842358446dd221cc3a67e573b90",
 }
 
 MATTERS: Final = {
@@ -46,6 +47,7 @@ MATTERS: Final = {
     "ErasureOrdered.1.json": "request:01a20320-a209-7d4e-8f50-0000000000aa",
     "DataErased.1.json": "request:01a20320-a209-7d4e-8f50-0000000000aa",
     "ErasureCompleted.1.json": "request:01a20320-a209-7d4e-8f50-0000000000aa",
+    "RecordAccessed.1.json": "access:newsletter",
 }
 
 

@@ -74,6 +74,7 @@ def test_each_source_may_state_its_own_types_and_no_other(register: Register) ->
         ("subjects", "DataErased"),
         ("erasure", "ErasureOrdered"),
         ("erasure", "ErasureCompleted"),
+        ("ledger", "RecordAccessed"),
     }
 
 
@@ -102,7 +103,7 @@ def test_a_source_that_states_over_http_is_not_waited_for_because_it_has_no_mark
     files["activities/newsletter.toml"] += b'preferences = ["ConsentWithdrawn"]\n'
     register = Register.from_files(files)
 
-    assert register.http_sources == {"preferences"}
+    assert register.http_sources == {"ledger", "preferences"}
     assert register.restricting_sources("newsletter", "email") == {"newsletter"}
 
 

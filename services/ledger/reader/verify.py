@@ -6,14 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, Protocol, TextIO, TypeGuard
 
-from services.ledger.reader import evidence, proof_file, receipt, timestamp
+from services.ledger.reader import evidence, page, printed, proof_file, receipt, timestamp
 from services.ledger.reader.archive import ARCHIVE_LIMIT
 from services.ledger.reader.authority import AUTHORITY_LIMIT, parse_authority
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.evidence import Bundle, Finding
 from services.ledger.reader.facts import Facts, contradictions
 from services.ledger.reader.note import NOTE_LIMIT
-from services.ledger.reader.page import bundle_of
 from services.ledger.reader.policy import (
     POLICY_LIMIT,
     LogKey,
@@ -113,6 +112,11 @@ def _names_logs(trusted: Policy | None) -> TypeGuard[Policy]:
     return trusted is not None and bool(trusted.logs)
 
 
+def enclosed(data: bytes) -> bytes:
+    """The bundle within a page or a printed document, which themselves are not judged; all else as it is."""
+    return printed.bundle_of(page.bundle_of(data))
+
+
 def kind_of(data: bytes) -> Kind | None:
     """What a file wants to be, damaged or not; None if it is none of ours."""
     if evidence.FORMAT.encode() in data and (data.startswith(_ZIP) or b"PK\x01\x02" in data):
@@ -175,13 +179,13 @@ def main(
     try:
         trusted = _trusted(vkey, policy, authority)
         if other is None:
-            report = _report("", bundle_of(_read(file, 2 * ARCHIVE_LIMIT)), trusted)
+            report = _report("", enclosed(_read(file, 2 * ARCHIVE_LIMIT)), trusted)
             for finding in report.findings:
                 _print(f" {finding.step}  {finding.text}")
             status, last, signed_by = VALID, f"VALID {report.kind}: {report.conclusion}", {report.signed_by}
         else:
             both = [
-                _report(f"{path.name}: ", bundle_of(_read(path, 2 * ARCHIVE_LIMIT)), trusted) for path in (file, other)
+                _report(f"{path.name}: ", enclosed(_read(path, 2 * ARCHIVE_LIMIT)), trusted) for path in (file, other)
             ]
             for path, report in zip((file, other), both, strict=True):
                 _print(f"{path.name}: {report.kind}: {report.conclusion}")

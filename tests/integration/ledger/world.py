@@ -355,7 +355,7 @@ def settings_of(database: Any, kafka: Any, prefix: str, folder: Path, shards: in
 @asynccontextmanager
 async def open_world(database: Any, kafka: Any, prefix: str, folder: Path, shards: int = 1) -> AsyncIterator[World]:
     settings = settings_of(database, kafka, prefix, folder, shards)
-    sources = ["newsletter", "marketing", "subjects", "erasure"]
+    sources = ["newsletter", "marketing", "subjects", "erasure", "ledger"]
     create_secrets(settings.secrets_dir, os.urandom, sources, ["operator", "newsletter"], shards)
     await ensure_topics(settings.kafka, prefix, shards, replication=1)
     world = World(settings, Secrets(settings.secrets_dir))

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from services.ledger import main as ledger_main
 from services.ledger.create import create_log
+from services.ledger.evidence import Wanted, export
+from services.ledger.reader.verify import Report
 from services.newsletter import api, dkim
 from shared.access import Access
 from shared.events import Statement, parse
@@ -20,6 +24,7 @@ from shared.settings import Settings
 from shared.topics import ensure_topics
 from shared.web import create_app
 from tests.conftest import Database
+from tests.integration.ledger.test_statements_api import running
 from tests.integration.ledger.world import World as Ledger
 from tests.integration.newsletter.conftest import World as Front
 from tests.integration.newsletter.conftest import free_port, links
@@ -66,6 +71,16 @@ class Installation:
         await self.pass_on()
         return links(welcome, "/ledger/receipts/")
 
+    async def exported(self, path: Path, purpose: str = "newsletter", **otherwise: str) -> Report:
+        """Ask for evidence while the ledger is at work."""
+        asked = {"channel": "email", "role": "compliance", "reason": "a test of ours", **otherwise}
+        subject = asked.pop("subject", "") or await self.subject()
+        try:
+            async with running(self.ledger):
+                return await export(self.settings, Wanted(subject=subject, purpose=purpose, **asked), path)
+        finally:
+            self.ledger.offsets[0] = await self.ledger.next_offset()
+
     async def subject(self) -> str:
         return str(await self.superuser.fetchval("select subject from ledger.subject_key where subject <> '0.system'"))
 
@@ -78,13 +93,16 @@ async def installation(
     topic_prefix: str,
 ) -> AsyncIterator[Installation]:
     """Yield an installation whose log is created and empty."""
-    port = free_port()
+    port, ledger_port = free_port(), free_port()
     settings = front.settings.model_copy(
         update={
             "superuser_dsn": database.dsn(),
             "kafka": kafka.bootstrap,
             "topic_prefix": topic_prefix,
             "newsletter_url": f"http://127.0.0.1:{port}",
+            "ledger_url": f"http://127.0.0.1:{ledger_port}",
+            "subjects_url": front.settings.base_url,
+            "marketing_url": front.settings.base_url,
         }
     )
     await ensure_topics(settings.kafka, topic_prefix, 1, replication=1)
@@ -98,7 +116,11 @@ async def installation(
     app.include_router(dkim.router(settings.mail_domain, front.secrets.dkim_keys()))
     listening = asyncio.Event()
     serving = asyncio.create_task(serve_http(app, "127.0.0.1", port, lambda _: listening.set()))
+    opened = await ledger_main.open(settings)
+    answering = asyncio.Event()
+    at_the_door = asyncio.create_task(serve_http(opened.app, "127.0.0.1", ledger_port, lambda _: answering.set()))
     await listening.wait()
+    await answering.wait()
     ledger = Ledger(settings, front.secrets)
     superuser = await asyncpg.connect(database.dsn())
     try:
@@ -106,5 +128,7 @@ async def installation(
     finally:
         await superuser.close()
         await ledger.close()
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
+        for task in (serving, at_the_door):
+            task.cancel()
+        await asyncio.gather(serving, at_the_door, return_exceptions=True)
+        await opened.close()

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
-from services.ledger.evidence import export
+from services.ledger import evidence_api
+from services.ledger.evidence import Wanted, export
+from services.ledger.evidence_api import reason_hash
 from services.ledger.reader.archive import unpack
 from services.ledger.reader.entry import parse_entry
 from services.ledger.reader.strict import Fields
 from services.ledger.reader.verify import main
-from shared.errors import Refused
+from shared.errors import Refused, Unavailable
 from tests.integration.proof.conftest import ADDRESS, Installation
 
 
 async def exported(installation: Installation, path: Path, purpose: str = "newsletter") -> str:
-    report = await export(installation.settings, await installation.subject(), purpose, "email", path, "a test of ours")
-    return report.conclusion
+    return (await installation.exported(path, purpose)).conclusion
 
 
 async def test_an_opt_in_is_exported_and_verifies_with_grade_a(
@@ -61,8 +65,11 @@ async def test_the_same_state_gives_the_same_statements(installation: Installati
     for name in ("one.zip", "two.zip"):
         await exported(installation, tmp_path / name)
     one, two = (unpack("1", (tmp_path / name).read_bytes()) for name in ("one.zip", "two.zip"))
-    # Only the fresh line of the checkpoint, and with it the manifest, may differ.
-    assert {name for name in one if one[name] != two[name]} <= {"checkpoint.txt", "manifest.json"}
+    # The second opening is recorded too: the log has grown, and with it the way from each leaf up to its root.
+    different = {name for name in one if one[name] != two[name]}
+    assert all(name.startswith(("checkpoint", "manifest", "statements/")) for name in different)
+    without_way = [[{**json.loads(it[name]), "hashes": []} for name in it if name[:5] == "state"] for it in (one, two)]
+    assert without_way[0] == without_way[1] != []
 
 
 async def test_another_purpose_brings_its_own_statements_only(installation: Installation, tmp_path: Path) -> None:
@@ -86,13 +93,88 @@ async def test_nothing_recorded_gives_no_bundle(installation: Installation, tmp_
     await installation.opt_in()
     path = tmp_path / "b.zip"
     subject = await installation.subject()
+    nobody = f"{subject[:-1]}{'0' if subject[-1] != '0' else '1'}"
     with pytest.raises(Refused, match="not-found"):
-        await export(installation.settings, f"{subject[:-1]}x", "newsletter", "email", path, "reason")
+        await installation.exported(path, subject=nobody)
     with pytest.raises(Refused, match="not-a-purpose"):
-        await export(installation.settings, subject, "Newsletter", "", path, "reason")
+        await installation.exported(path, "Newsletter", channel="")
     with pytest.raises(Refused, match="nothing-recorded"):
-        await export(installation.settings, subject, "phone", "call", path, "reason")
+        await installation.exported(path, "phone", channel="call")
     assert not path.exists()
+    assert await openings(installation) == []
+
+
+# -- each opening
+
+
+async def openings(installation: Installation) -> list[dict[str, Any]]:
+    """Every opening that is recorded about the subject."""
+    path = f"/ledger/subjects/{await installation.subject()}/history"
+    said = (await installation.front.http.get(path, headers=installation.caller("compliance"))).json()
+    statements = [json.loads(base64.urlsafe_b64decode(one["statement"] + "===")) for one in said["entries"]]
+    return [one for one in statements if one["type"] == "RecordAccessed"]
+
+
+async def test_each_opening_is_recorded_with_role_and_reason_before_there_is_a_file(
+    installation: Installation, tmp_path: Path
+) -> None:
+    await installation.opt_in()
+    await installation.exported(tmp_path / "b.zip", role="legal", reason="a case at court")
+    [opening] = await openings(installation)
+    said = opening["data"]
+    assert (said["role"], said["caller"], said["shape"], said["by"]) == ("legal", "compliance", "zip", "staff")
+    assert (said["purpose"], said["channel"], said["activity"]) == ("newsletter", "email", "newsletter")
+    assert said["reason_hash"] == reason_hash(opening["id"], "a case at court")
+    # It is recorded under a matter of its own, so the evidence itself does not speak of who has read it.
+    files = unpack("1", (tmp_path / "b.zip").read_bytes())
+    assert all("access:" not in content.decode() for name, content in files.items() if name.startswith("statements/"))
+
+
+async def test_nobody_gets_a_file_whose_opening_is_not_sealed(
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await installation.opt_in()
+    monkeypatch.setattr(evidence_api, "_SEALED_WITHIN_SECONDS", 0.3)
+    wanted = Wanted(await installation.subject(), "newsletter", "email", "legal", "a case at court")
+    # Nobody appends and nobody signs.
+    with pytest.raises(Unavailable):
+        await export(installation.settings, wanted, tmp_path / "b.zip")
+    assert not (tmp_path / "b.zip").exists()
+    assert await installation.superuser.fetchval("select count(*) from subjects.disclosure") == 0
+
+
+async def test_a_role_that_the_register_does_not_name_and_a_caller_without_the_scope_open_nothing(
+    installation: Installation, tmp_path: Path
+) -> None:
+    await installation.opt_in()
+    with pytest.raises(Refused, match="role-may-not-open-evidence"):
+        await installation.exported(tmp_path / "b.zip", role="curious")
+    body = {"subject": await installation.subject(), "purpose": "newsletter", "channel": "email"}
+    async with httpx.AsyncClient(base_url=installation.settings.ledger_url) as http:
+        for missing in ({"role": "legal"}, {"reason": "a case"}, {"role": "legal", "reason": "ad@example.org"}):
+            answer = await http.post("/ledger/evidence", json=body | missing, headers=installation.caller("compliance"))
+            assert answer.status_code == 400
+        whole = body | {"role": "legal", "reason": "a case at court"}
+        for caller, status in (("newsletter", 403), ("operator", 403)):
+            answer = await http.post("/ledger/evidence", json=whole, headers=installation.caller(caller))
+            assert answer.status_code == status
+        assert (await http.post("/ledger/evidence", json=whole)).status_code == 401
+    assert await openings(installation) == []
+
+
+@pytest.mark.parametrize("shape", ["pdf", "html"])
+async def test_the_other_shapes_hold_a_bundle_that_verifies(
+    installation: Installation, tmp_path: Path, shape: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await installation.opt_in()
+    path, key = tmp_path / f"evidence.{shape}", tmp_path / "vkey"
+    assert "grade A" in (await installation.exported(path)).conclusion
+    key.write_bytes((await installation.front.http.get("/ledger/log/0/vkey")).content)
+    assert main(path, key) == 0
+    assert "grade A" in capsys.readouterr().out
+    assert path.read_bytes().startswith({"pdf": b"%PDF-1.7", "html": b"<!doctype html>"}[shape])
+    [opening] = await openings(installation)
+    assert opening["data"]["shape"] == shape
 
 
 async def test_the_history_of_a_subject_is_whole_and_for_compliance_only(installation: Installation) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ from services.ledger.evidence_document import NAME, Document
 from services.ledger.evidence_pdf import drawable, pdf
 from services.ledger.evidence_signature import PdfSignature
 from services.ledger.reader.evidence import Bundle
+from services.ledger.reader.verify import enclosed
 from shared.errors import Corrupt
 from tests.opt_in import ADDRESS, OptIn
 
@@ -145,8 +147,20 @@ def test_the_bundle_lies_in_the_document_as_it_is(language: str) -> None:
     checked, packed = shown()
     made = pdf(checked, packed, language)
     assert made.endswith(b"%%EOF\n")
-    assert attached(made) == packed
+    assert attached(made) == enclosed(made) == packed
     assert pdf(checked, packed, language) == made
+
+
+def test_a_document_without_a_bundle_is_no_bundle() -> None:
+    for data in (
+        b"%PDF-",
+        b"%PDF-1.7\n<</Length 4/Type/EmbeddedFile>>\nstream\nnone\nendstream",
+        b"%PDF-" + bytes(999),
+    ):
+        assert enclosed(data) == data
+    deflated = zlib.compress(b"PK\x03\x04 and more")
+    head = b"%%PDF-1.7\n<</Length %d/Type/EmbeddedFile/Filter/FlateDecode>>\nstream\n" % len(deflated)
+    assert enclosed(head + deflated + b"\nendstream") == b"PK\x03\x04 and more"
 
 
 def attached(document: bytes) -> bytes:
@@ -250,7 +264,7 @@ def test_a_signed_document_verifies_as_a_whole_with_its_time_stamp_and_after_a_f
     assert said.coverage.name == "ENTIRE_FILE"
     assert said.modification_level == ModificationLevel.NONE
     assert said.timestamp_validity.timestamp == NOON
-    assert attached(signed) == packed
+    assert attached(signed) == enclosed(signed) == packed
     altered = bytearray(signed)
     altered[signed.index(b"/Author") if b"/Author" in signed else 2000] ^= 1
     assert not status(bytes(altered)).bottom_line

@@ -46,7 +46,8 @@ def test_the_exact_bytes_of_the_bundle_lie_in_the_page(language: str) -> None:
 
 
 def test_a_file_that_is_no_page_is_left_as_it_is() -> None:
-    for data in (b"", packed(), b"<!doctype html><p>", page_of(packed())[:-200000], page_of(packed()).lower()):
+    page = page_of(packed())
+    for data in (b"", packed(), b"<!doctype html><p>", page[:-200000], page.replace(b"application/zip", b"text/plain")):
         assert bundle_of(data) == data
 
 
