@@ -1,8 +1,8 @@
 """What is recorded of one subject, or of one statement, with all that proves it: read from the log, nothing decided.
 
 No table leads from a subject to its records, because keeping one would cost the hot path more than all else about a
-record. The labels follow from the subject's key, so the newest leaf of each is looked for from the log's end
-backwards, and from there each leaf names the one before it.
+record. The labels follow from the subject's key; the sealed map knows the newest leaf of each (while it is being
+built, that is looked for from the log's end backwards), and from there each leaf names the one before it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from services.ledger.log.leaf import MAP_ROOT, split_leaves
 from services.ledger.log.secrets import SubjectSecrets, unwrap
 from services.ledger.log.tiles import inclusion_proof
 from services.ledger.log.tree import GetHashes
+from services.ledger.sealed_map import SealedMaps
 from services.ledger.stored_tree import StoredHashes, leaves
 from shared.database import Database, Row
 from shared.errors import Corrupt, Refused
@@ -77,6 +78,7 @@ class Histories:
 
     db: Database
     keks: Mapping[int, bytes]
+    maps: SealedMaps
     _logs: dict[int, Log] = field(default_factory=dict)
     _hashes: dict[int, StoredHashes] = field(default_factory=dict)
 
@@ -179,7 +181,13 @@ class Histories:
         return SubjectSecrets(unwrap(self.keks, subject, row["wrapped"]), log.origin, subject), matters
 
     async def _newest(self, log: Log, wanted: set[bytes]) -> dict[bytes, tuple[int, bytes]]:
-        """The newest leaf of each label, looked for from the end; a label that no leaf has is left out."""
+        """The newest leaf of each label; a label that no leaf has is left out."""
+        placed = await self.maps.of(log.shard).newest(wanted)
+        if placed is not None:
+            return {
+                label: (index, (await leaves(self.db, log.shard, index, index + 1))[0])
+                for label, index in placed.items()
+            }
         found: dict[bytes, tuple[int, bytes]] = {}
         before = 2**63 - 1
         while len(found) < len(wanted):

@@ -92,7 +92,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
         return await api.ready(parts)
 
     maps = SealedMaps(db, db.listen("ledger_sealed"))
-    prover = Prover(db, Histories(db, parts.keks), maps)
+    prover = Prover(db, Histories(db, parts.keks, maps))
     limits = Limits.of(settings, utc_now, os.urandom, metrics)
     app = create_app("ledger", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
     app.include_router(api.router(parts))

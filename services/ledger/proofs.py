@@ -16,7 +16,7 @@ from services.ledger.reader.note import CosignatureVerifier, parse_note
 from services.ledger.reader.proof_file import ENTRIES_LIMIT, FORMAT, matters
 from services.ledger.reader.strict import encode_base64url
 from services.ledger.receipt import entry_json
-from services.ledger.sealed_map import Found, SealedMaps, Under
+from services.ledger.sealed_map import Found, Under
 from services.ledger.stored_tree import StoredHashes, leaves
 from shared.clock import millis, rfc3339
 from shared.database import Database, Row
@@ -161,7 +161,6 @@ class Prover:
 
     db: Database
     histories: Histories
-    maps: SealedMaps
 
     async def about(self, about: About) -> Made:
         """A proof about a subject; Refused 404 if nothing is recorded of it, 409 if what was asked is not so."""
@@ -175,7 +174,7 @@ class Prover:
             raise _unknown() from None
         others = [matter for matter in known if matter not in about.matters]
         labels = [secrets.label(matter) for matter in (*about.matters, *others)]
-        under = await self.maps.of(log.shard).under(labels)
+        under = await self.histories.maps.of(log.shard).under(labels)
         if about.at is not None and millis(about.at) // 1000 > _fresh_seconds(log, under.note):
             raise Refused("moment-in-the-future", "That moment is later than what the log can speak of.", status=422)
         making = _Making(self.db, about, log, secrets, under)

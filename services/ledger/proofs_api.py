@@ -14,12 +14,13 @@ from services.ledger.api import NO_LOG
 from services.ledger.proofs import About, Kind, Made, Prover
 from services.ledger.reader.proof_file import ProofFile, Said
 from services.ledger.receipt import to_bytes
-from services.ledger.receipts_api import moment
-from shared.access import needs, open_to_everyone
+from services.ledger.receipts_api import NO_RECEIPT, Receipts, Registers, moment
+from shared.access import needs, open_by_capability, open_to_everyone
 from shared.clock import from_millis, millis, parse_rfc3339
 from shared.errors import Refused
 from shared.events.types import NAME_PATTERN
-from shared.openapi import HTML, JSON, Answer, door
+from shared.limits import Limits
+from shared.openapi import HTML, JSON, Answer, Error, door
 from shared.pages import Pages
 from shared.web import language, wants_html
 
@@ -123,9 +124,10 @@ def _moment(text: str) -> datetime:
         raise wrong from None
 
 
-def router(prover: Prover, pages: Pages) -> APIRouter:
-    """GET /ledger/subjects/{subject}/proofs/{kind} and /ledger/log/{shard}/proofs/consistency."""
+def router(prover: Prover, registers: Registers, pages: Pages, limits: Limits) -> APIRouter:
+    """GET /ledger/subjects/{subject}/proofs/{kind}, /ledger/receipts/{id}/latest, /ledger/log/{shard}/proofs/…."""
     shown = Pagemaker(pages)
+    receipts = Receipts(prover.histories, registers, pages)
     routes = APIRouter(prefix="/ledger")
 
     @routes.get("/subjects/{subject}/proofs/{kind}", dependencies=[Depends(needs("ledger.history"))])
@@ -152,6 +154,38 @@ def router(prover: Prover, pages: Pages) -> APIRouter:
         made = await prover.about(about(kind, subject, purpose, channel, at))
         name = f"{kind}-{purpose}-{channel}-{subject[-12:]}.json"
         return shown.answer(request, made, name, wanted)
+
+    @routes.get("/receipts/{statement}/latest", dependencies=[Depends(open_by_capability)])
+    @door(
+        answers={
+            200: _ANSWER,
+            429: Answer(
+                "This link opens no receipt, and too many like it came from this network.",
+                {JSON: Error, HTML: str},
+                {"Retry-After": "Seconds after which to ask again."},
+            ),
+        },
+        refuses={
+            404: "This link opens no receipt.",
+            422: "The receipt is about everything, and not about one purpose.",
+        },
+    )
+    async def latest(
+        request: Request, statement: str, key: str = "", wanted: Annotated[Format | None, Query(alias="format")] = None
+    ) -> Response:
+        """What holds now: the latest word on what a receipt is about, for whoever has its link."""
+        try:
+            history = await receipts.open(statement, key)
+        except Refused as error:
+            if error.code == NO_RECEIPT:
+                limits.unknown_link(request, "receipt")
+            raise
+        data = history.entries[0].statement.data
+        purpose, channel = getattr(data, "purpose", None), getattr(data, "channel", None)
+        if purpose is None or channel is None:
+            raise Refused("about-everything", "This receipt is about everything; ask about one purpose.", status=422)
+        made = await prover.about(About("latest", history.subject, purpose, channel))
+        return shown.answer(request, made, f"latest-{purpose}-{channel}-{history.subject[-12:]}.json", wanted)
 
     @routes.get("/log/{shard:shard}/proofs/consistency", dependencies=[Depends(open_to_everyone)])
     @door(answers={200: _ANSWER}, refuses={404: f"{NO_LOG[404]} Or: no checkpoint of this size was ever signed."})

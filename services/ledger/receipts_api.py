@@ -199,6 +199,7 @@ class Receipts:
             statement=statement.id,
             name=_short(statement.id),
             download=download,
+            latest=f"/ledger/receipts/{statement.id}/latest?" + urlencode({"key": key}) if said.titles else "",
             values=[
                 ("origin", history.log.origin),
                 ("key", history.log.vkey),

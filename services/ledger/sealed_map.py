@@ -10,7 +10,7 @@ import asyncio
 import gc
 from base64 import b64decode
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -130,6 +130,18 @@ class SealedMap:
             if self._path[0] != tree.size:
                 self._path = (tree.size, await inclusion_proof(tree.size - 1, tree.size, hashes))
             return Under(tree.size, note, self._last, self._path[1], found, hashes)
+
+    async def newest(self, labels: Iterable[bytes]) -> dict[bytes, int] | None:
+        """Where the newest leaf of each label stands, of those that have one; None if the map cannot say now."""
+        if self._map is None:
+            return None
+        async with self._moving:
+            try:
+                await self._move()
+            except Corrupt as error:
+                log.critical("contradicts", what=error.what, where=error.where)
+                return None
+            return {label: record[1] for label in labels if (record := self._map.get(label)) is not None}
 
     async def _move(self) -> str:
         served = await store.served_checkpoint(self._db, self._shard)

@@ -24,7 +24,9 @@ from services.ledger.history import Histories
 from services.ledger.log_check import Finding, Trusted, check_log
 from services.ledger.reader.note import CosignatureSigner, Signer
 from services.ledger.receipt import Snapshot
+from services.ledger.sealed_map import SealedMaps
 from shared.clock import Clock, utc_now
+from shared.database import Signal
 from shared.events import parse
 from shared.kafka import Message, Outgoing
 from shared.secrets import Secrets, create_secrets
@@ -161,7 +163,8 @@ class Site:
     async def receipt(self, name: str) -> bytes:
         """The receipt of one statement, as the ledger gives it now."""
         db = await self.world.database("ledger")
-        history = await Histories(db, self.world.secrets.keks()).of_statement(parse(self.said[name]).id)
+        histories = Histories(db, self.world.secrets.keks(), SealedMaps(db, Signal()))
+        history = await histories.of_statement(parse(self.said[name]).id)
         return receipts.to_bytes(receipts.receipt(history, Snapshot(REGISTER.snapshot())))
 
     async def checkpoint(self) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -196,6 +198,65 @@ async def test_each_kind_has_a_page_in_both_languages(
         assert f"consent-ledger verify {name}" in page.text or kind == "consistency"
         assert verify(whole.content, await vkey(installation)) is not None
         assert urlsplit(link).query.endswith("format=json")
+
+
+async def test_whoever_has_a_receipt_s_link_sees_what_holds_now(installation: Installation, ledger: Settings) -> None:
+    [link] = await installation.opt_in()
+    await proven(installation, ledger, "latest", "newsletter/email")
+    receipt = urlsplit(link)
+    here = f"{ledger.ledger_url}{receipt.path}"
+    http = installation.front.http
+    page = await http.get(f"{here}?{receipt.query}", headers=BROWSER | {"Accept-Language": "en"})
+    assert f'href="{receipt.path}/latest?{receipt.query}"' in page.text
+    held = await http.get(f"{here}/latest?{receipt.query}", headers=BROWSER | {"Accept-Language": "en"})
+    assert "Consent holds." in held.text
+    await withdraw(installation)
+    answer = await http.get(f"{here}/latest?{receipt.query}")
+    report = verify(answer.content, await vkey(installation))
+    assert report is not None
+    assert "ConsentWithdrawn" in report.conclusion
+    for wrong in ("", "?key=", f"?key={'A' * 22}"):
+        assert (await http.get(f"{here}/latest{wrong}")).status_code == 404
+
+
+async def test_the_command_writes_a_file_or_pipes_it_and_exits_as_it_says(
+    installation: Installation, ledger: Settings, tmp_path: Path
+) -> None:
+    await installation.opt_in()
+    await proven(installation, ledger, "latest", "newsletter/email")
+    subject = await installation.subject()
+    environment = os.environ | {
+        "CONSENT_LEDGER_LEDGER_URL": ledger.ledger_url,
+        "CONSENT_LEDGER_SECRETS_DIR": str(ledger.secrets_dir),
+    }
+
+    async def command(*arguments: str) -> tuple[int, bytes, str]:
+        started = await asyncio.create_subprocess_exec(
+            str(Path(sys.executable).with_name("consent-ledger")),
+            *arguments,
+            env=environment,
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        printed, complained = await started.communicate()
+        return started.returncode or 0, printed, complained.decode()
+
+    (tmp_path / "vkey").write_text(await vkey(installation))
+    status, printed, said = await command("proof", "latest", subject, "newsletter/email")
+    assert (status, "consent holds" in said) == (0, True), said
+    assert verify(printed, await vkey(installation)) is not None
+    status, printed, said = await command("proof", "absence", subject, "fair-news/email", "-o", "absence.json")
+    assert (status, printed) == (0, b""), said
+    assert (tmp_path / "absence.json").stat().st_mode & 0o777 == 0o600
+    status, printed, _ = await command("verify", "absence.json", "--vkey", "vkey")
+    assert (status, b"VALID proof: as of " in printed) == (0, True)
+    status, _, said = await command("proof", "consistency", "absence.json", "-o", "grown.json")
+    assert (status, "only grew" in said) == (0, True), said
+    status, printed, _ = await command("verify", "absence.json", "grown.json", "--vkey", "vkey")
+    assert (status, b"NO CONTRADICTION" in printed) == (0, True)
+    status, printed, said = await command("proof", "absence", subject, "newsletter/email")
+    assert (status, printed, "Something is recorded" in said) == (1, b"", True)
 
 
 async def test_of_leaves_that_a_superuser_changed_no_map_is_made(installation: Installation) -> None:
