@@ -26,6 +26,7 @@ from services.ledger.reader.double_opt_in import DoubleOptIn, Shown
 from services.ledger.reader.entry import Entry, Recorded, parse_entry, parse_statement, verify_in_log
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.facts import Facts
+from services.ledger.reader.finding import Finding
 from services.ledger.reader.note import CosignatureVerifier, parse_note
 from services.ledger.reader.policy import Trusted, is_trusted, verify_enclosed
 from services.ledger.reader.served import CLOCKS_APART_MS, hold_against, key_id, parse_notice_keys, verify_served
@@ -64,14 +65,6 @@ _MANY = re.compile(
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z", re.ASCII)
 _KEYS_LIMIT = 4096
 _SYSTEMS_LIMIT = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one step has shown."""
-
-    step: int
-    text: str
 
 
 def opened_name(index: int, compartment: str, media_type: str = "") -> str:

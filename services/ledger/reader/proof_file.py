@@ -21,8 +21,8 @@ from services.ledger.reader.commitment import label as label_of
 from services.ledger.reader.commitment import pin as pin_of
 from services.ledger.reader.entry import Entry, parse_entry, parse_statement, verify_in_log
 from services.ledger.reader.errors import Invalid
-from services.ledger.reader.evidence import Finding
 from services.ledger.reader.facts import Facts
+from services.ledger.reader.finding import Finding
 from services.ledger.reader.leaf import Erasure, Event, MapRoot, parse_leaf
 from services.ledger.reader.map_proof import MapRecord, parse_place, verify_place
 from services.ledger.reader.merkle import leaf_hash, verify_consistency, verify_inclusion

@@ -13,8 +13,8 @@ from typing import Any, Final
 from services.ledger.reader.checkpoint import verify_checkpoint
 from services.ledger.reader.entry import Entry, verify_in_log
 from services.ledger.reader.errors import Invalid
-from services.ledger.reader.evidence import Finding
 from services.ledger.reader.facts import Facts
+from services.ledger.reader.finding import Finding
 from services.ledger.reader.leaf import Event
 from services.ledger.reader.note import CosignatureVerifier, parse_note
 from services.ledger.reader.policy import Trusted, is_trusted, verify_enclosed

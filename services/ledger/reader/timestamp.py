@@ -5,8 +5,8 @@ from typing import Final
 
 from services.ledger.reader.checkpoint import Checkpoint
 from services.ledger.reader.errors import Invalid
-from services.ledger.reader.evidence import Finding
 from services.ledger.reader.facts import Facts
+from services.ledger.reader.finding import Finding
 from services.ledger.reader.note import parse_note
 from services.ledger.reader.policy import Policy, Trusted, is_trusted, verify_enclosed
 from services.ledger.reader.strict import Fields, parse_json

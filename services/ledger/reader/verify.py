@@ -10,8 +10,9 @@ from services.ledger.reader import evidence, page, printed, proof_file, receipt,
 from services.ledger.reader.archive import ARCHIVE_LIMIT
 from services.ledger.reader.authority import AUTHORITY_LIMIT, parse_authority
 from services.ledger.reader.errors import Invalid
-from services.ledger.reader.evidence import Bundle, Finding
+from services.ledger.reader.evidence import Bundle
 from services.ledger.reader.facts import Facts, contradictions
+from services.ledger.reader.finding import Finding
 from services.ledger.reader.note import NOTE_LIMIT
 from services.ledger.reader.policy import (
     POLICY_LIMIT,
