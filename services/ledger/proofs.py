@@ -281,15 +281,11 @@ class _Making:
         self, index: int, label: bytes, version: int, hashed: bytes | None = None
     ) -> tuple[bytes, bytes | None]:
         rows: list[Row] = await store.words(self._db, self._log.shard, [index])
-        payload = rows[0]["payload"] if rows else None
-        leaf = rows[0]["leaf"] if rows else b""
-        if hashed is not None and leaf_hash(leaf) != hashed:
+        leaf, payload = (rows[0]["leaf"], rows[0]["payload"]) if rows else (b"", None)
+        if not _is_version(leaf, label, version, hashed):
             # Found by arithmetic, which holds for batches as the appender writes them.
             [leaf] = await leaves(self._db, self._log.shard, index, index + 1)
-        if leaf[:1] in {b"", bytes([MAP_ROOT])} or (leaf[_LABEL], int.from_bytes(leaf[_VERSION], "big")) != (
-            label,
-            version,
-        ):
+        if not _is_version(leaf, label, version, hashed):
             raise Corrupt("leaf", f"shard {self._log.shard}, index {index} is not what the map says")
         return leaf, payload
 
@@ -306,6 +302,15 @@ class _Making:
 def _is_of(label: bytes, found: Found) -> bool:
     """Whether the label is present."""
     return found.record is not None and found.record[:32] == label
+
+
+def _is_version(leaf: bytes, label: bytes, version: int, hashed: bytes | None) -> bool:
+    """Whether this is the leaf of that version of the label, with this hash if it is known."""
+    return (
+        leaf[:1] not in {b"", bytes([MAP_ROOT])}
+        and (leaf[_LABEL], int.from_bytes(leaf[_VERSION], "big")) == (label, version)
+        and hashed in {None, leaf_hash(leaf)}
+    )
 
 
 def _newest(found: Found) -> tuple[int, int, bytes]:

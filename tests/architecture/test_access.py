@@ -42,6 +42,7 @@ OPEN_BY_CAPABILITY = {
     "GET /newsletter/unsubscribe/{token}",
     "POST /newsletter/unsubscribe/{token}",
     "GET /ledger/receipts/{statement}",
+    "GET /ledger/receipts/{statement}/latest",
 }
 HEALTH = re.compile(r"GET (/[a-z-]+)?/health/(live|ready)")
 SOME_UUID = "019c0000-0000-7000-8000-000000000000"
