@@ -241,7 +241,10 @@ def _compare(first: Report, second: Report) -> tuple[int, str]:
             f"FRAUD: the operator of {first.facts.origin} is caught: both files are signed by its log's key, and they "
             "cannot both be true. Keep both; anyone can repeat this check with them and the key"
         )
-    return VALID, "NO CONTRADICTION: nothing in one of the files speaks against the other"
+    return VALID, (
+        "NO CONTRADICTION: nothing in one of the files speaks against the other. That the log of the older one grew "
+        "into that of the newer is shown by `consent-ledger proof consistency`"
+    )
 
 
 def _read(file: Path, limit: int, what: str = "the file") -> bytes:
