@@ -65,6 +65,8 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
         for voice in voices.values():
             opened.push_async_callback(voice.producer.stop)
         parts = api.Parts(db, Keks(secrets.keks), db.listen("ledger_sealed"), utc_now)
+        maps = SealedMaps(db, db.listen("ledger_sealed"))
+        histories = Histories(db, parts.keks, maps)
         registers = receipts_api.Registers(db, register)
         await registers.keep()
         # Without a credential: the ledger opens nothing in its own name, it passes on that of whoever asks.
@@ -78,7 +80,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
         door = statements_api.Door(db, settings.topic(STATED), voices)
         evidence = evidence_api.Evidence(
             parts,
-            Histories(db, parts.keks),
+            histories,
             registers,
             door,
             others,
@@ -91,14 +93,13 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     async def ready() -> dict[str, bool | str]:
         return await api.ready(parts)
 
-    maps = SealedMaps(db, db.listen("ledger_sealed"))
-    prover = Prover(db, Histories(db, parts.keks, maps))
+    prover = Prover(db, histories)
     limits = Limits.of(settings, utc_now, os.urandom, metrics)
     app = create_app("ledger", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
     app.include_router(api.router(parts))
     app.include_router(trust_api.router(parts))
     app.include_router(receipts_api.router(prover, registers, pages, limits))
-    app.include_router(proofs_api.router(prover, pages))
+    app.include_router(proofs_api.router(prover, registers, pages, limits))
     app.include_router(statements_api.router(parts, door))
     app.include_router(evidence_api.router(evidence))
     Gauges(db, utc_now, metrics)
