@@ -56,8 +56,10 @@ Das Format beschreibt docs/formats.md, Abschnitt 18; danach lässt sich ein eige
   keys.json     die Schlüssel genau dieser Teile
   effects/      wann ein Widerruf in welchem System wirkte (Angabe des Betreibers)
 
-Was diese Datei nicht zeigt: dass nach dem Stand in checkpoint.txt nichts weiter gesagt wurde; wer hinter der Adresse
-steht; dass die Uhr des Betreibers richtig ging.
+Was diese Datei nicht zeigt: was nach dem Stand in checkpoint.txt gesagt wurde; wer hinter der Adresse steht; dass die
+Uhr des Betreibers richtig ging. Dass das Protokoll bis zu diesem Stand kein späteres Wort enthält, zeigt
+proofs/latest.json; fehlt diese Datei, ist es nicht gezeigt. In ihr steht ein Schlüssel, mit dem sich alle Einträge
+dieser Adresse im Protokoll finden lassen (nicht lesen).
 
 Sie enthält personenbezogene Daten und in den E-Mails Links, die noch wirken (zum Beispiel zum Abmelden). Geben Sie
 sie nur weiter, wo es nötig ist.
@@ -83,8 +85,9 @@ The format is described in docs/formats.md, section 18; it suffices to write a v
   keys.json     the keys of exactly these parts
   effects/      when a withdrawal took effect in which system (by the operator's word)
 
-What this file does not show: that nothing was said after the state in checkpoint.txt; who is behind the address;
-that the operator's clock was right.
+What this file does not show: what was said after the state in checkpoint.txt; who is behind the address; that the
+operator's clock was right. That the log has no later word up to that state is shown by proofs/latest.json; without
+that file it is not shown. In it is a key with which all entries of this address can be found in the log (not read).
 
 It holds personal data, and in its mails links that still work (to unsubscribe, for example). Pass it on only where
 that is needed.
@@ -103,6 +106,8 @@ class Material:
     registers: Mapping[str, bytes]
     notice_keys: Any
     dkim_keys: Any
+    latest: Mapping[str, Any] | None = None
+    """The proof of the latest word (docs/formats.md §22), under the history's checkpoint"""
     effects: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """withdrawal's statement id → what each system noted of its effect"""
 
@@ -120,6 +125,8 @@ def files_of(material: Material) -> dict[str, bytes]:
         layout.NOTICE_KEYS: canonical_json(material.notice_keys),
         layout.DKIM_KEYS: canonical_json(material.dkim_keys),
     }
+    if material.latest is not None:
+        files[layout.LATEST] = canonical_json(material.latest)
     for version, raw in material.registers.items():
         files[f"register/{version}.json"] = raw
     for name, content in material.attachments.items():

@@ -20,6 +20,7 @@ from services.ledger.evidence import Material, bundle, sealed_parts, statements_
 from services.ledger.evidence_pdf import pdf
 from services.ledger.evidence_signature import PdfSignature
 from services.ledger.history import Histories
+from services.ledger.proofs import About, Prover
 from services.ledger.reader.evidence import Bundle
 from services.ledger.receipt import history_json
 from services.ledger.receipts_api import Registers
@@ -85,6 +86,7 @@ class Evidence:
 
     parts: Parts
     histories: Histories
+    prover: Prover
     registers: Registers
     door: Door
     others: Others
@@ -160,7 +162,16 @@ class Evidence:
 
     async def material(self, asked: Opening, authorization: str) -> Material:
         """Everything about one purpose and channel of one subject; the keys come last, with the reason."""
-        history = history_json(await self.histories.of_subject(asked.subject, asked.purpose, asked.channel))
+        latest, under = None, None
+        try:
+            # The map is of the newest checkpoint only, the tree of every one: so the proof comes first.
+            made = await self.prover.about(About("latest", asked.subject, asked.purpose, asked.channel))
+            latest, under = made.content, (made.size, made.note)
+        except Unavailable:
+            # The map is being read in: the evidence stands without it, and says so.
+            pass
+        found = await self.histories.of_subject(asked.subject, asked.purpose, asked.channel, under)
+        history = history_json(found)
         statements = [statement for _, statement in statements_of(history)]
         attachments = await self._attachments(statements)
         versions = {statement.data.register_version for statement in statements}
@@ -180,6 +191,7 @@ class Evidence:
             registers=registers,
             notice_keys=notice_keys,
             dkim_keys=dkim_keys,
+            latest=latest,
             effects=effects,
         )
 

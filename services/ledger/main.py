@@ -78,9 +78,11 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
         for client in (others.subjects, others.newsletter, others.marketing):
             opened.push_async_callback(client.close)
         door = statements_api.Door(db, settings.topic(STATED), voices)
+        prover = Prover(db, histories)
         evidence = evidence_api.Evidence(
             parts,
             histories,
+            prover,
             registers,
             door,
             others,
@@ -93,7 +95,6 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     async def ready() -> dict[str, bool | str]:
         return await api.ready(parts)
 
-    prover = Prover(db, histories)
     limits = Limits.of(settings, utc_now, os.urandom, metrics)
     app = create_app("ledger", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
     app.include_router(api.router(parts))

@@ -1115,7 +1115,7 @@ const ConsentLedger = (() => {
 
   const SINGLE = new Set([
     "manifest.json", "checkpoint.txt", "vkey.txt", "fresh-vkey.txt", "keys.json", "notice-keys.json", "dkim-keys.json",
-    "README.txt", "verify.py",
+    "README.txt", "verify.py", "proofs/latest.json",
   ]);
   const NUMBER = "(?:0|[1-9][0-9]{0,19})";
   const DIGEST = "[0-9a-f]{64}";
@@ -1513,6 +1513,10 @@ const ConsentLedger = (() => {
         none: ["by the statements here, no consent was given", "nach den Aussagen hier wurde keine Einwilligung erteilt"],
         ended: ["by the statements here, consent does not hold (any more)", "nach den Aussagen hier gilt die Einwilligung nicht (mehr)"],
       }[this.state]);
+      if (this.files.has("proofs/latest.json")) {
+        this.found(9, "a proof that the log holds no later word lies in the bundle; this page does not judge it, `consent-ledger verify` does",
+          "ein Beweis, dass das Protokoll kein späteres Wort enthält, liegt im Paket; diese Seite beurteilt ihn nicht, `consent-ledger verify` schon");
+      }
       this.effects();
       for (const one of this.recorded.filter((other) => other.statement.type === "ConsentUsed")) {
         const size = decimal(9, one.statement.data.permit?.size, "the size of a permit");

@@ -29,6 +29,7 @@ from services.ledger.reader.facts import Facts
 from services.ledger.reader.finding import Finding
 from services.ledger.reader.note import CosignatureVerifier, parse_note
 from services.ledger.reader.policy import Trusted, is_trusted, verify_enclosed
+from services.ledger.reader.proof_file import ProofFile
 from services.ledger.reader.served import CLOCKS_APART_MS, hold_against, key_id, parse_notice_keys, verify_served
 from services.ledger.reader.strict import Fields, canonical_json, moment, parse_json
 from services.ledger.record import RECORDED_TYPES, NoRecord, notices_of, parse_snapshot, record
@@ -49,12 +50,13 @@ NOTICE_KEYS: Final = "notice-keys.json"
 DKIM_KEYS: Final = "dkim-keys.json"
 README: Final = "README.txt"
 VERIFIER: Final = "verify.py"
-SINGLE: Final = (MANIFEST, CHECKPOINT, VKEY, FRESH_VKEY, KEYS, NOTICE_KEYS, DKIM_KEYS, README, VERIFIER)
+LATEST: Final = "proofs/latest.json"
+SINGLE: Final = (MANIFEST, CHECKPOINT, VKEY, FRESH_VKEY, KEYS, NOTICE_KEYS, DKIM_KEYS, README, VERIFIER, LATEST)
 STEPS: Final = 9
 
 # SHA-256 of every `verify.py` that was ever packed, newest last. A bundle tells people to run that file: so the file
 # is one of these, or this verifier says that nobody vouches for it.
-KNOWN_VERIFIERS: Final = ("b1ec5c27f308db7cfcb458d5e54fe08e69347ad318e1164dbd669b83bcdf88c4",)
+KNOWN_VERIFIERS: Final = ("30abc12e9f9d571bd9e0ac4d51df84bce99303a512ae3632b0b4750cb39c0fb6",)
 
 _HASH = "[0-9a-f]{64}"
 _NUMBER = "(?:0|[1-9][0-9]{0,19})"
@@ -437,15 +439,33 @@ class Bundle:
         else:
             said = f"consent does not hold; the last word on the purpose is {word.status}"
             self.state = "it does not hold any more"
-        self._found(
-            9,
-            f"by the statements in this bundle, {said} at {self.size} leaves. That the log holds no later word is "
-            "not proven by this file",
-        )
+        later = "That the log holds no later word is not proven by this file"
+        if LATEST in self.files:
+            as_of = self._latest(step)
+            self.latest_proven = True
+            later = f"The log holds no later word, as of {moment(as_of)}: by its state map, proven in this file"
+        self._found(9, f"by the statements in this bundle, {said} at {self.size} leaves. {later}")
         for one in self.recorded:
             if one.statement.type == "ConsentUsed" and not self.covered(one.statement):
                 self._found(9, f"the use at index {one.index} relied on no consent in force when its permit was issued")
         self._effects(step)
+
+    def _latest(self, step: str) -> int:
+        """Hold the proof of the latest word against the bundle; the second of its fresh line, or Invalid."""
+        proof = ProofFile(self.files[LATEST], self.signed_by)
+        try:
+            proof.verify()
+        except Invalid as error:
+            raise Invalid(step, f"the file {LATEST}", f"does not verify: step {error.step}: {error}") from None
+        about = (proof.kind, proof.subject, proof.purpose, proof.channel, proof.checkpoint)
+        if about != ("latest", self.subject, self.purpose, self.channel, self.checkpoint):
+            raise Invalid(step, f"the file {LATEST}", "is about something else, or under another checkpoint")
+        for matter, word in proof.words.items():
+            mine = [one for one in self.recorded if (one.matter, one.overtaken) == (matter, False)]
+            newest = [said.index for said in word.said if said.statement is not None]
+            if [one.index for one in mine[-1:]] != newest or any(one.event.label != word.label for one in mine):
+                raise Invalid(step, f"the file {LATEST}", f"has another latest word on {matter} than this bundle")
+        return proof.fresh_seconds
 
     def _effects(self, step: str) -> None:
         """What the operator's systems noted of when a withdrawal took effect; nothing proves it."""

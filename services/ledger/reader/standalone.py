@@ -459,6 +459,29 @@ def commitment(opening: bytes, pin: bytes, label: bytes, version: int, statement
     return hmac.new(b"consent-ledger/v1/commitment", message, hashlib.sha256).digest()
 
 
+def map_place(step: int, label: bytes, place: dict[str, Any], map_root: bytes, labels: int) -> dict[str, Any] | None:
+    """The record of a label in the state map with this root, None if it is absent (formats §22, step 4)."""
+    siblings = [unbase64url(step, "a sibling", one) for one in place["siblings"]]
+    record, depth = place["record"], len(siblings)
+    bad = depth > 256 or any(len(one) != 32 for one in siblings) or siblings[:1] == [bytes(32)]
+    if bad or (record is None and depth == 0) != (labels == 0) or (labels > 1) != (depth > 0):
+        raise Invalid(step, "the place of a label cannot be in a state map of %d labels" % labels)
+    node = bytes(32)
+    if record is not None:
+        stands = hash_bytes(step, "a label", record["label"])
+        numbers = [decimal(step, "a number", record[name]) for name in ("version", "index")]
+        node = sha256(b"\x02" + stands + struct.pack(">2Q", *numbers) + hash_bytes(step, "a hash", record["leaf_hash"]))
+        apart = int.from_bytes(stands, "big") ^ int.from_bytes(label, "big")
+        if apart.bit_length() > 256 - depth:
+            raise Invalid(step, "the record at a label's place does not belong there")
+    for at, sibling in zip(range(depth - 1, -1, -1), siblings):
+        right = label[at // 8] >> (7 - at % 8) & 1
+        node = sha256(b"\x03" + (sibling + node if right else node + sibling))
+    if node != map_root:
+        raise Invalid(step, "the place of a label does not lead to the root of the state map")
+    return record if record is not None and stands == label else None
+
+
 def matter_of(kind: str, data: dict[str, Any], filed: str) -> str | None:
     """What a statement is about (formats §4); `filed` decides where the words alone do not name a request."""
     pair = "{}/{}".format(data.get("purpose"), data.get("channel"))
@@ -484,6 +507,7 @@ class Entry:
     overtaken: bool
     pin: bytes
     event: tuple[bytes, int, int, int]
+    leaf_hash: bytes
     statement: dict[str, Any]
 
     @property
@@ -616,7 +640,9 @@ class Bundle:
             if len(raw) > 32768 or raw[:1] != b"{" or raw[-1:] != b"}":
                 raise Invalid(4, "the statement at index %d is none" % index)
             statement = strict_json(4, "the statement at index %d" % index, raw)
-            self.entries.append(Entry(index, value["matter"], value["overtaken"], pin, event, statement))
+            self.entries.append(
+                Entry(index, value["matter"], value["overtaken"], pin, event, sha256(b"\x00" + leaf), statement)
+            )
         if not self.entries:
             raise Invalid(3, "the bundle has no statements")
         self.say(3, "%d statement(s) in the log, each at its index" % len(self.entries))
@@ -892,7 +918,35 @@ class Bundle:
             self.conclusion = "consent to {}/{}, recorded {}, is shown with grade {}; {}".format(*told)
 
     def later_word(self) -> str:
-        return "That the log holds no later word is not proven by this file"
+        if "proofs/latest.json" not in self.files:
+            return "That the log holds no later word is not proven by this file"
+        proof = strict_json(9, "proofs/latest.json", self.files["proofs/latest.json"])
+        about = {"kind": "latest", "subject": self.subject, "purpose": self.purpose, "channel": self.channel}
+        about["checkpoint"] = self.files["checkpoint.txt"].decode()
+        if any(proof.get(name) != value for name, value in about.items()):
+            raise Invalid(9, "the proof of the latest word is about something else, or under another checkpoint")
+        leaf = unbase64url(9, "the MAP_ROOT", proof["map_root"]["leaf"])
+        hashes = [unbase64url(9, "a hash", one) for one in proof["map_root"]["hashes"]]
+        if len(leaf) != 57 or leaf[0] != 2 or int.from_bytes(leaf[1:9], "big") != self.size - 1:
+            raise Invalid(9, "the leaf before the checkpoint's end is no MAP_ROOT")
+        if inclusion_root(leaf, self.size - 1, self.size, hashes) != self.root:
+            raise Invalid(9, "the MAP_ROOT is not in the log")
+        key = hash_bytes(9, "the label key", proof["label_key"])
+        named = self.origin.encode() + b"\x00" + self.subject.encode()
+        if hmac.new(key, b"consent-ledger/v1/pin\x00" + named, hashlib.sha256).digest() != self.entries[0].pin:
+            raise Invalid(9, "the label key is not that of the pin")
+        matters = ["purpose:%s/%s" % (self.purpose, self.channel), EVERYTHING]
+        if [word["matter"] for word in proof["words"]] != matters:
+            raise Invalid(9, "the proof of the latest word is not on the purpose and on everything")
+        for matter, word in zip(matters, proof["words"]):
+            label = hmac.new(key, b"consent-ledger/v1/label\x00" + matter.encode(), hashlib.sha256).digest()
+            record = map_place(9, label, word["place"], leaf[9:41], int.from_bytes(leaf[41:49], "big"))
+            mine = [one for one in self.entries if (one.filed, one.overtaken) == (matter, False)]
+            last = [(str(one.event[1]), str(one.index), one.leaf_hash.hex(), one.event[0]) for one in mine[-1:]]
+            newest = [] if record is None else [(record["version"], record["index"], record["leaf_hash"], label)]
+            if last != newest:
+                raise Invalid(9, "the latest word on %s is another than this bundle's" % matter)
+        return "The log holds no later word at this size: by its state map, proven in this file"
 
 
 # -- Mails (RFC 5322, RFC 6376).

@@ -117,6 +117,7 @@ async def installation(
     listening = asyncio.Event()
     serving = asyncio.create_task(serve_http(app, "127.0.0.1", port, lambda _: listening.set()))
     opened = await ledger_main.open(settings)
+    following = [asyncio.create_task(task()) for task in opened.tasks.values()]
     answering = asyncio.Event()
     at_the_door = asyncio.create_task(serve_http(opened.app, "127.0.0.1", ledger_port, lambda _: answering.set()))
     await listening.wait()
@@ -128,7 +129,7 @@ async def installation(
     finally:
         await superuser.close()
         await ledger.close()
-        for task in (serving, at_the_door):
+        for task in (serving, at_the_door, *following):
             task.cancel()
-        await asyncio.gather(serving, at_the_door, return_exceptions=True)
+        await asyncio.gather(serving, at_the_door, *following, return_exceptions=True)
         await opened.close()
