@@ -47,6 +47,19 @@ _ROWS: Final = {
         select md5('asked' || i)::uuid, 0, i, repeat('s', 1200)::bytea, now() - ({last} - i) * interval '1 s',
                now() - ({last} - i) * interval '1 s', 'recorded', i, null
     """,
+    "{holder}.erased": """
+        select {subject}, md5('order' || i)::uuid, now(), now(), md5('erased' || i)::uuid,
+               now() - ({last} - i) * interval '1 s'
+    """,
+    "subjects.erased": """
+        select {subject}, md5('order' || i)::uuid, now(), null, md5('erased' || i)::uuid,
+               now() - ({last} - i) * interval '1 s', now()
+    """,
+    "erasure.erasure_order": """
+        select md5('order' || i)::uuid, {subject}, md5('ordered' || i)::uuid, now(), null,
+               now() - ({last} - i) * interval '1 s', md5('completed' || i)::uuid, now()
+    """,
+    "erasure.task": "select md5('order' || i)::uuid, 'newsletter', 'recorded', md5('erased' || i)::uuid, 0, now()",
     "subjects.subject": "select {subject}, 'controller'",
     "subjects.subject_key": """
         select {subject}, use, 1, decode(repeat(md5('k' || i), 4), 'hex')
@@ -108,14 +121,21 @@ _ROWS: Final = {
     "ledger.checkpoint": """
         select 0, i * 10, nullif((i - 1) * 10, 0), sha256(('r' || i)::bytea), 'note', now()
     """,
+    "ledger.cosignature": "select 0, i * 10, 'witness.example.org+00000000', 'line', now(), i % 2 = 0",
+    "ledger.stamp": "select 0, i * 10, repeat('t', 3000)::bytea, now()",
+    "ledger.erasure": "select {subject}, 0, now(), i, now(), case when i % 50 > 0 then now() end",
     "ledger.attachment": "select sha256(('a' || i)::bytea), repeat('a', 200)::bytea, now()",
 }
 """Table and what to insert; `i` counts, `{last}` is the highest."""
 
+_EACH: Final = {
+    "{outbox}": ("newsletter", "marketing", "subjects", "erasure"),
+    "{holder}": ("newsletter", "marketing"),
+}
 TABLES: Final = {
-    table.replace("{outbox}", service): rows
+    table.format(outbox=service, holder=service): rows
     for table, rows in _ROWS.items()
-    for service in (("newsletter", "marketing") if "{outbox}" in table else ("",))
+    for service in _EACH.get(table.partition(".")[0], ("",))
 }
 
 

@@ -46,6 +46,11 @@ _RECONNECT_SECONDS: Final = 0.5
 _SILENCE: Final = 3.0
 
 
+def affected(tag: str) -> int:
+    """How many rows a command has changed, from the tag that `execute` answers."""
+    return int(tag.rsplit(" ", 1)[1])
+
+
 def unavailable() -> Unavailable:
     return Unavailable("postgresql")
 

@@ -16,8 +16,9 @@ from typing_extensions import TypedDict
 from shared.access import needs
 from shared.clock import Clock, parse_rfc3339, rfc3339
 from shared.database import Database, Transaction
+from shared.errors import Refused
 from shared.events.types import DataErased, Statement, Strict, Subject, Time, Uuid7
-from shared.identifiers import Random, uuid7
+from shared.identifiers import Random, shard_of, uuid7
 from shared.openapi import JSON, door, json
 from shared.outbox import put
 from shared.register import Activity, Register
@@ -80,18 +81,30 @@ class Holder:
     """One service that holds personal data: its step, and the receipt around it."""
 
     def __init__(
-        self, source: str, db: Database, register: Register, activity: str, step: Step, clock: Clock, random: Random
+        self,
+        source: str,
+        db: Database,
+        register: Register,
+        activity: str,
+        shards: int,
+        step: Step,
+        clock: Clock,
+        random: Random,
     ) -> None:
         self._source = source
         self._db = db
         self._register = register
         self._activity = register.activity(activity)
+        self._shards = shards
         self._step = step
         self._clock = clock
         self._random = random
 
     async def erase(self, task: Task) -> TaskAnswer:
         """One transaction: the mark, the step, the receipt. If we stop before its commit, nothing happened."""
+        if shard_of(task.subject) >= self._shards:
+            # Its receipt would have no log to stand in.
+            raise Refused("unknown-subject", "No log of this installation is of this subject's shard.", status=404)
         until = None if task.evidence_until is None else parse_rfc3339(task.evidence_until)
         async with self._db.transaction() as tx:
             row = await tx.fetchrow(_MARK, task.subject, task.request, until)
@@ -129,7 +142,11 @@ class Holder:
         routes = APIRouter(prefix=f"/{self._source}")
 
         @routes.post("/erase", dependencies=[Depends(needs(f"{self._source}.erase"))])
-        @door(takes={JSON: Task}, answers={200: json("How far it is.", TaskAnswer)})
+        @door(
+            takes={JSON: Task},
+            answers={200: json("How far it is.", TaskAnswer)},
+            refuses={404: "No such subject can be known here."},
+        )
         async def erase(request: Request) -> Response:
             """Erase what is held of a subject, by a recorded order. Asked again, it looks again."""
             return JSONResponse(await self.erase(await json_body(request, Task)))

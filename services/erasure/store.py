@@ -83,11 +83,11 @@ async def open_orders(db: Queries, limit: int) -> list[Order]:
     """Orders that stand in the log and of which a holder is not done, or it is not said yet that all are."""
     rows = await db.fetch(
         """
-        select o.* from erasure_order o left join outbox s on s.id = o.statement
-        where (o.completed is null or exists (
-                select from task t
-                where t.request = o.request and (t.state <> 'recorded' or t.found is distinct from 0)))
-          and (s.id is null or (s.sealed_at is not null and s.result <> 'rejected'))
+        select o.* from (
+            select request from erasure_order where completed is null
+            union select request from task where state <> 'recorded' or found is distinct from 0
+        ) wanted join erasure_order o using (request) left join outbox s on s.id = o.statement
+        where s.id is null or (s.sealed_at is not null and s.result <> 'rejected')
         order by o.ordered_at limit $1
         """,
         limit,
@@ -138,17 +138,17 @@ async def put_completed(tx: Queries, request: str, statement: str, now: datetime
     return row is not None
 
 
-async def waiting(db: Queries) -> list[Row]:
-    """Per holder what it still owes: how many receipts, and for how long the oldest order waits."""
+async def waiting(db: Queries, holders: Sequence[str]) -> list[Row]:
+    """Of how many orders each holder still owes its receipt: holder, number."""
     return await db.fetch(
         """
-        select t.holder, count(o.request) as number,
-               coalesce(extract(epoch from clock_timestamp() - min(o.ordered_at)), 0)::float8 as seconds
-        from (select distinct holder from task) t
-            left join task u on u.holder = t.holder and u.state <> 'recorded'
-            left join erasure_order o on o.request = u.request and o.completed is null
-        group by t.holder
-        """
+        select h.holder, count(o.request) as number
+        from unnest($1::text[]) h (holder)
+            left join task t on t.holder = h.holder and t.state <> 'recorded'
+            left join erasure_order o on o.request = t.request and o.completed is null
+        group by h.holder
+        """,
+        holders,
     )
 
 

@@ -54,7 +54,7 @@ class Tasks:
 
     async def _measure(self) -> None:
         self._oldest.set(await store.oldest_open(self._db))
-        for row in await store.waiting(self._db):
+        for row in await store.waiting(self._db, HOLDERS):
             self._missing.labels(row["holder"]).set(row["number"])
 
     async def run(self) -> None:

@@ -39,6 +39,8 @@ async def stamp_ages(db: Queries) -> list[Row]:
     return await db.fetch(
         """select s.shard, case when s.size = c.size then 0.0
                   else extract(epoch from clock_timestamp() - s.stamped_at)::float8 end as seconds
-           from (select distinct on (shard) shard, size, stamped_at from stamp order by shard, size desc) s
+           from log l
+                cross join lateral (
+                    select shard, size, stamped_at from stamp where shard = l.shard order by size desc limit 1) s
                 cross join lateral (select max(size) as size from checkpoint where shard = s.shard) c"""
     )

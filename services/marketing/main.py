@@ -106,7 +106,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
 
     metrics.at_scrape(measure_audience, audience_age)
     app = create_app("marketing", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
-    holder = Holder("marketing", db, rules, ACTIVITY, handlers.erasing(utc_now), utc_now, os.urandom)
+    holder = Holder("marketing", db, rules, ACTIVITY, settings.shards, handlers.erasing(utc_now), utc_now, os.urandom)
     app.include_router(holder.router())
     app.include_router(api.router(db, permits, horizon, rules, pages, utc_now, os.urandom))
 

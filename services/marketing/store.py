@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from shared.database import Queries, Row, Transaction
+from shared.database import Queries, Row, Transaction, affected
 from shared.events import EVERYTHING, Standing, Word, purpose_matter
 from shared.events.standing import VALID_STATUS
 from shared.events.types import Attachment
@@ -130,17 +130,17 @@ async def clear(tx: Transaction, subject: str, ended: str | None, now: datetime)
         subject, EVERYTHING, ended,
     )  # fmt: skip
     await void_permits(tx, [Restriction("", 0, 0, subject, None, now)], now)
-    found = {}
-    for name, sql in (
-        ("words", "delete from word where subject = $1"),
-        ("standing", "delete from standing where subject = $1"),
-        ("deliveries", "delete from delivery where subject = $1 and state <> 'attempted'"),
-    ):
-        found[name] = int((await tx.execute(sql, subject)).rsplit(" ", 1)[1])
+    found = {
+        "words": affected(await tx.execute("delete from word where subject = $1", subject)),
+        "standing": affected(await tx.execute("delete from standing where subject = $1", subject)),
+        "deliveries": affected(
+            await tx.execute("delete from delivery where subject = $1 and state <> 'attempted'", subject)
+        ),
+    }
     attempted = await tx.fetchval("select exists (select from delivery where subject = $1)", subject)
     if attempted or not folded:
         return None
-    found["permits"] = int((await tx.execute("delete from permit where subject = $1", subject)).rsplit(" ", 1)[1])
+    found["permits"] = affected(await tx.execute("delete from permit where subject = $1", subject))
     return found
 
 

@@ -65,7 +65,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     )
     sweeper = Sweeper(db, speaker, utc_now, os.urandom, metrics, erasure)
     step = handlers.erasing(speaker, utc_now, os.urandom)
-    holder = Holder(SOURCE, db, speaker.register, ACTIVITY, step, utc_now, os.urandom)
+    holder = Holder(SOURCE, db, speaker.register, ACTIVITY, settings.shards, step, utc_now, os.urandom)
 
     async def ready() -> dict[str, bool | str]:
         await db.fetchval("select 1")

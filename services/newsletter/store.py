@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from services.newsletter.domain import Asked, Request, Scope, SignUp
-from shared.database import Queries, Row, Transaction
+from shared.database import Queries, Row, Transaction, affected
 from shared.events.types import Attachment, Served
 from shared.limits import MailCap
 from shared.sealing import Compartment
@@ -220,14 +220,11 @@ async def note_ended(tx: Transaction, subject: str, now: datetime) -> None:
 
 async def clear(tx: Transaction, subject: str) -> dict[str, int]:
     """Delete everything of a subject; how much there was, by name."""
-    found = {}
-    for name, sql in (
-        ("links", "delete from withdrawal where subject = $1"),
-        ("requests", "delete from request where subject = $1"),
-        ("unclaimed", "delete from unclaimed where subject = $1"),
-    ):
-        found[name] = int((await tx.execute(sql, subject)).rsplit(" ", 1)[1])
-    return found
+    return {
+        "links": affected(await tx.execute("delete from withdrawal where subject = $1", subject)),
+        "requests": affected(await tx.execute("delete from request where subject = $1", subject)),
+        "unclaimed": affected(await tx.execute("delete from unclaimed where subject = $1", subject)),
+    }
 
 
 async def put_unclaimed(tx: Transaction, subjects: Sequence[str], now: datetime) -> None:

@@ -428,7 +428,7 @@ def erasing() -> Step:
         if is_waited_for and not await store.has_folded(tx, task.subject, EVERYTHING_MATTER, str(task.ended)):
             return None
         found = await store.clear(tx, task.subject)
-        found["evidence-key"] = await store.destroy_evidence_keys(tx, task.subject)
+        found["evidence-key"] = await store.destroy_evidence_key(tx, task.subject)
         return Cleared(found)
 
     return step

@@ -66,7 +66,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
 
     app = create_app("subjects", access=Access.load(secrets), metrics=metrics, ready=ready)
     app.include_router(api.router(parts, metrics))
-    holder = Holder("subjects", db, rules, ACTIVITY, handlers.erasing(), utc_now, os.urandom)
+    holder = Holder("subjects", db, rules, ACTIVITY, settings.shards, handlers.erasing(), utc_now, os.urandom)
     app.include_router(holder.router())
 
     async def rotate() -> None:

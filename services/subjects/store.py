@@ -8,7 +8,7 @@ from datetime import date, datetime
 from typing import Any
 
 from services.subjects.domain import EVERYTHING as ALL
-from shared.database import Queries
+from shared.database import Queries, affected
 from shared.events import Standing, Word
 
 Item = tuple[str, str]
@@ -396,26 +396,44 @@ async def has_folded(tx: Queries, subject: str, matter: str, spoken: str) -> boo
 
 async def clear(tx: Queries, subject: str) -> dict[str, int]:
     """Destroy a subject's content key and all that leads to it; how much there was, by name."""
-    found = {}
-    for name, sql in (
-        ("content-key", "delete from subject_key where subject = $1 and use = 'content'"),
-        ("address", "delete from contact_point where subject = $1"),
-        ("identifier", "delete from identifier where subject = $1"),
-        ("words", "delete from word where subject = $1"),
-    ):
-        found[name] = int((await tx.execute(sql, subject)).rsplit(" ", 1)[1])
-    return found
+    return {
+        "content-key": affected(
+            await tx.execute("delete from subject_key where subject = $1 and use = 'content'", subject)
+        ),
+        "address": affected(await tx.execute("delete from contact_point where subject = $1", subject)),
+        "identifier": affected(await tx.execute("delete from identifier where subject = $1", subject)),
+        "words": affected(await tx.execute("delete from word where subject = $1", subject)),
+    }
 
 
-async def destroy_evidence_keys(db: Queries, subject: str | None = None) -> int:
-    """Destroy the evidence keys whose period is over, of all or of one; how many. A trigger asks the same again."""
-    done = await db.execute(
-        """delete from subject_key k using erased e
-           where k.subject = e.subject and k.use = 'evidence'
-             and coalesce(e.evidence_until, '-infinity') <= clock_timestamp() and coalesce(k.subject = $1, true)""",
-        subject,
+async def destroy_evidence_keys(db: Queries) -> int:
+    """Destroy the evidence keys whose period is over; how many. A trigger asks the same again."""
+    return affected(
+        await db.execute(
+            """with due as (
+                   update erased set evidence_destroyed_at = clock_timestamp()
+                   where evidence_destroyed_at is null
+                     and (evidence_until is null or evidence_until <= clock_timestamp())
+                   returning subject
+               )
+               delete from subject_key k using due where k.subject = due.subject and k.use = 'evidence'"""
+        )
     )
-    return int(done.rsplit(" ", 1)[1])
+
+
+async def destroy_evidence_key(tx: Queries, subject: str) -> int:
+    """As above of one subject, and again of what a backup has brought back; how many."""
+    return affected(
+        await tx.execute(
+            """with due as (
+                   update erased set evidence_destroyed_at = clock_timestamp()
+                   where subject = $1 and (evidence_until is null or evidence_until <= clock_timestamp())
+                   returning subject
+               )
+               delete from subject_key k using due where k.subject = due.subject and k.use = 'evidence'""",
+            subject,
+        )
+    )
 
 
 # Disclosures

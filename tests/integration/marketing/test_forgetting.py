@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import pytest
+
 from services.marketing import handlers
 from services.marketing.domain import ACTIVITY
+from shared.errors import Refused
 from shared.holder import Holder, Task
 from shared.register import load
 from tests.integration.marketing.conftest import Marketing
@@ -18,7 +21,7 @@ ORDER = "01a20320-a209-7d4e-8f50-000000000009"
 
 async def erase(marketing: Marketing, subject: str, ended: str | None = None) -> dict[str, Any]:
     step = handlers.erasing(marketing.clock)
-    holder = Holder("marketing", marketing.db, load(), ACTIVITY, step, marketing.clock, os.urandom)
+    holder = Holder("marketing", marketing.db, load(), ACTIVITY, 1, step, marketing.clock, os.urandom)
     return dict(await holder.erase(Task(request=REQUEST, order=ORDER, subject=subject, ended=ended)))
 
 
@@ -84,3 +87,9 @@ async def test_a_mail_on_its_way_comes_to_its_end_first(marketing: Marketing) ->
     assert (await marketing.ask(subject)).reason == "erased"
     await marketing.db.execute("update delivery set state = 'sent'")
     assert (await erase(marketing, subject))["state"] == "erased"
+
+
+async def test_a_subject_of_a_shard_without_a_log_is_refused_before_a_receipt_is_stated(marketing: Marketing) -> None:
+    with pytest.raises(Refused, match="unknown-subject"):
+        await erase(marketing, f"1{person()[1:]}")
+    assert await marketing.db.fetchval("select count(*) from outbox") == 0

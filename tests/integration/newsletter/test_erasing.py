@@ -23,7 +23,7 @@ async def subject_of(world: World) -> str:
 
 async def erase(world: World, subject: str) -> dict[str, Any]:
     step = handlers.erasing(world.newsletter.speaker, world.clock, os.urandom)
-    holder = Holder(SOURCE, world.db, world.newsletter.speaker.register, ACTIVITY, step, world.clock, os.urandom)
+    holder = Holder(SOURCE, world.db, world.newsletter.speaker.register, ACTIVITY, 1, step, world.clock, os.urandom)
     return dict(await holder.erase(Task(request=REQUEST, order=ORDER, subject=subject)))
 
 

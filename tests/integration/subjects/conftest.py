@@ -131,7 +131,7 @@ class Subjects:
 
     async def erase(self, subject: str, ended: str | None = None, until: str | None = None) -> dict[str, Any]:
         """As the erasure service asks for it."""
-        holder = Holder("subjects", self.parts.db, load(), ACTIVITY, handlers.erasing(), utc_now, os.urandom)
+        holder = Holder("subjects", self.parts.db, load(), ACTIVITY, 1, handlers.erasing(), utc_now, os.urandom)
         task = Task(request=REQUEST, order=ORDER, subject=subject, ended=ended, evidence_until=until)
         return dict(await holder.erase(task))
 
