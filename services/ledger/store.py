@@ -300,9 +300,10 @@ async def put_key_file(db: Queries, shard: int, oldest_kek: int) -> None:
 async def oldest_kek(db: Queries, shard: int) -> int:
     """The lowest number of a key-encryption key that a subject's key of this shard hangs on; 0 if there is none."""
     found = await db.fetchval(
-        "select min(encode(substring(wrapped for 4), 'hex')) from subject_key where shard = $1", shard
+        "select substring(wrapped for 4) from subject_key where shard = $1 order by substring(wrapped for 4) limit 1",
+        shard,
     )
-    return 0 if found is None else int(found, 16)
+    return 0 if found is None else int.from_bytes(found, "big")
 
 
 async def seen(db: Queries, shard: int, sources: Sequence[str], ids: Sequence[str]) -> list[Row]:
