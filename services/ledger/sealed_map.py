@@ -12,6 +12,7 @@ from base64 import b64decode
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Final
 
 from services.ledger import store
@@ -30,6 +31,9 @@ LOOK_SECONDS: Final = 5.0
 """How often somebody looks for a log that was created since; leaves are followed as they are sealed."""
 REST_SECONDS: Final = 0.2
 """Between two steps of the follower: a step takes what was sealed meanwhile at once, which hashes less."""
+REST_SHARE: Final = 4.0
+"""It rests so many times as long as a step took: when records rush in, appending them comes first, and the follower
+falls behind. Whoever asks for a proof then does the rest of its work."""
 
 _TILES_KEPT: Final = 1024  # 8 kB each
 _LEAVES_AT_ONCE: Final = 128  # about 3 ms
@@ -210,12 +214,13 @@ class SealedMaps:
     async def run(self) -> None:
         """Follow every log close behind its signer, until cancelled; whoever asks for a proof need not wait for it."""
         while True:
-            seen = self.sealed.changed
+            seen, began = self.sealed.changed, monotonic()
             try:
                 for row in await store.logs(self.db):
                     await self.of(row["shard"]).catch_up()
+                took = monotonic() - began
                 await self.sealed.wait(LOOK_SECONDS, since=seen)
-                await asyncio.sleep(REST_SECONDS)
+                await asyncio.sleep(max(REST_SECONDS, min(REST_SHARE * took, LOOK_SECONDS)))
             except Unavailable as error:
                 log.warning("waiting", service=error.service)
                 await asyncio.sleep(0.5)
