@@ -62,7 +62,7 @@ def refused(label: bytes, shown: Place, root: MapRoot) -> bool:
     return False
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.sets(labels(), max_size=40), st.lists(labels(), max_size=6))
 def test_what_is_proven_of_any_label_of_any_map_is_accepted_and_true(known: set[bytes], strangers: list[bytes]) -> None:
     writer, root = built(known)
@@ -73,7 +73,7 @@ def test_what_is_proven_of_any_label_of_any_map_is_accepted_and_true(known: set[
             assert writer.get(label) == (found.version, found.index, found.leaf_hash)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.sets(labels(), min_size=1, max_size=20), labels(), st.data())
 def test_any_flipped_bit_of_any_proof_is_refused(known: set[bytes], stranger: bytes, data: st.DataObject) -> None:
     writer, root = built(known)
@@ -88,7 +88,7 @@ def test_any_flipped_bit_of_any_proof_is_refused(known: set[bytes], stranger: by
     assert refused(label, Place(siblings, taken_apart(flipped[32 * depth :]) if shown.record else None), root)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.sets(labels(), min_size=1, max_size=20), st.data())
 def test_no_absence_of_a_present_label_is_believed(known: set[bytes], data: st.DataObject) -> None:
     """A forger has every hash of the map at hand, and every proof of every other label."""
@@ -114,7 +114,7 @@ def test_no_absence_of_a_present_label_is_believed(known: set[bytes], data: st.D
     raise AssertionError(f"believed {found}")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.sets(labels(), max_size=20), labels(), st.integers(1, 9))
 def test_no_presence_of_an_absent_label_is_believed(known: set[bytes], stranger: bytes, version: int) -> None:
     assume(stranger not in known)

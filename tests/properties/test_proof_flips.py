@@ -20,7 +20,7 @@ def whole(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ALL)
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(place=st.integers(0), bit=st.integers(0, 7))
 def test_any_bit_of_a_proof_file_counts(kind: str, place: int, bit: int) -> None:
     data = whole(kind)
@@ -44,7 +44,7 @@ VALUES = st.recursive(
 
 
 @pytest.mark.parametrize("kind", ALL)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_whatever_stands_in_a_member_s_place_ends_in_a_refusal_of_ours(kind: str, data: st.DataObject) -> None:
     value = json.loads(whole(kind))
