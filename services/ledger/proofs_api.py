@@ -2,6 +2,7 @@
 
 import json as json_text
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
@@ -41,8 +42,10 @@ class Pagemaker:
 
     def answer(self, request: Request, made: Made, name: str, wanted: Format | None) -> Response:
         """The file for programs; for a browser a page, made of what the reader has verified of it."""
-        content = to_bytes(made.content)
-        if wanted is None and wants_html(request):
+        # Indented for people; for programs in the form that is made ten times as fast.
+        as_page = wanted is None and wants_html(request)
+        content = to_bytes(made.content) if wanted or as_page else _compact(made.content)
+        if as_page:
             return self._page(request, content, name)
         headers = dict(_HEADERS)
         if wanted == "json":
@@ -101,6 +104,10 @@ class Pagemaker:
                 *(("label", f"{word.label.hex()}  {word.matter}") for word in proof.words.values()),
             ],
         )
+
+
+def _compact(value: Mapping[str, Any]) -> bytes:
+    return json_text.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def about(kind: Kind, subject: str, purpose: str, channel: str, at: str | None) -> About:
