@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import uvloop
 
 from benchmarks import (
+    evidence,
     footprint,
     growth,
     latency,
@@ -32,7 +33,7 @@ from infra.local.installation import Installation
 from infra.local.processes import InUse, NotStarted
 
 PARTS: Final = ("throughput", "latency", "withdrawal")
-COMPARISONS: Final = ("subscriptions", "permits", "shards", "rebuild", "footprint", "growth", "proofs")
+COMPARISONS: Final = ("subscriptions", "permits", "shards", "rebuild", "footprint", "growth", "proofs", "evidence")
 START_SECONDS: Final = 120
 SLOWEST: Final = 250
 """Records a second: a run that is slower than this is ended."""
@@ -78,6 +79,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--block", type=_positive, default=6, help="seconds of each block (%(default)s)")
     parser.add_argument("--leaves", type=_positive, default=100_000, help="of the log for rebuild (%(default)s)")
     parser.add_argument("--labels", type=_positive, default=1_000_000, help="of the log for proofs (%(default)s)")
+    parser.add_argument("--evidence", type=_positive, default=50, help="of each shape (%(default)s)")
     parser.add_argument("--rows", type=_positive, default=1_000_000, help="of each table for growth (%(default)s)")
     parser.add_argument("--json", action="store_true", help="lines of JSON instead of Markdown")
     chosen = parser.parse_args(arguments)
@@ -112,6 +114,7 @@ def runs(chosen: argparse.Namespace) -> list[Run]:
     again = partial(rebuild.measure, leaves=chosen.leaves, seconds=chosen.seconds)
     held = partial(footprint.measure, seconds=chosen.seconds)
     proving = partial(proofs.measure, labels=chosen.labels, seconds=chosen.seconds)
+    showing = partial(evidence.measure, count=chosen.evidence)
     growing = partial(growth.measure, rows=chosen.rows)
     in_turn = 3 * (chosen.rounds + 1)
     all_runs = [
@@ -126,6 +129,7 @@ def runs(chosen: argparse.Namespace) -> list[Run]:
         Run("footprint", "memory and start", False, START_SECONDS + 10 * chosen.seconds, held),
         Run("growth", "many rows beside few", False, START_SECONDS + 240 + chosen.rows / 400, growing),
         Run("proofs", "proofs", False, START_SECONDS + 240 + chosen.labels / 2_000 + 4 * chosen.seconds, proving),
+        Run("evidence", "evidence", True, START_SECONDS + 10 * chosen.evidence, showing),
     ]
     return [run for run in all_runs if run.part in chosen.parts]
 
