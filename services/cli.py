@@ -377,6 +377,9 @@ def verify(
     authority: Annotated[
         Path | None, typer.Option(help="Certificates (PEM) of the authority whose timestamps you believe.")
     ] = None,
+    notice_keys: Annotated[
+        Path | None, typer.Option(help="JSON Web Key Set of a collector, to check a signed acceptance with.")
+    ] = None,
 ) -> None:
     """Verify a file offline, step by step; or two files, and what they give away about whoever keeps the log.
 
@@ -384,7 +387,7 @@ def verify(
     """
     from services.ledger.reader.verify import main as verify_main
 
-    raise typer.Exit(verify_main(file, vkey, policy, other, authority))
+    raise typer.Exit(verify_main(file, vkey, policy, other, authority, notice_keys))
 
 
 @witness.command("create")

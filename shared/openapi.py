@@ -54,6 +54,8 @@ class Answer:
     """Headers that are always there, each with what it says."""
     shared_as: str = ""
     """The component that holds all of this but the description, if many doors answer so."""
+    optional_headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers that are there when there is something to say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,11 @@ def json(description: str, kind: Any) -> Answer:
     return Answer(description, {JSON: kind})
 
 
-def page(description: str, headers: Mapping[str, str] | None = None) -> Answer:
+def page(
+    description: str, headers: Mapping[str, str] | None = None, optional_headers: Mapping[str, str] | None = None
+) -> Answer:
     """A page for people."""
-    return Answer(description, {HTML: str}, headers or {})
+    return Answer(description, {HTML: str}, headers or {}, optional_headers=optional_headers or {})
 
 
 def refused(description: str) -> Answer:
@@ -201,10 +205,10 @@ class _Writer:
             response["content"] = {
                 kind: self._media(kind, body, "serialization") for kind, body in answer.content.items()
             }
-        if answer.headers:
+        if answer.headers or answer.optional_headers:
             response["headers"] = {
-                name: {"description": text, "required": True, "schema": {"type": "string"}}
-                for name, text in answer.headers.items()
+                name: {"description": text, "required": name in answer.headers, "schema": {"type": "string"}}
+                for name, text in {**answer.headers, **answer.optional_headers}.items()
             }
         return response
 

@@ -79,7 +79,6 @@ def new_nonce(random: bytes) -> str:
 
 def issue(key_id: str, key: Ed25519PrivateKey, served: ServedNotice) -> str:
     """Sign what a form is about to show."""
-    header = {"alg": "EdDSA", "kid": key_id, "typ": TYPE}
     claims = {
         "notice": served.notice,
         "language": served.language,
@@ -92,6 +91,12 @@ def issue(key_id: str, key: Ed25519PrivateKey, served: ServedNotice) -> str:
         "iat": int(served.issued_at.timestamp()),
         "exp": int(served.expires_at.timestamp()),
     }
+    return compact(key_id, key, TYPE, claims)
+
+
+def compact(key_id: str, key: Ed25519PrivateKey, kind: str, claims: Mapping[str, Any]) -> str:
+    """A compact JWS of this type."""
+    header = {"alg": "EdDSA", "kid": key_id, "typ": kind}
     signed = ".".join(
         _encode(json.dumps(part, ensure_ascii=False, separators=(",", ":")).encode()) for part in (header, claims)
     )

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from services.ledger import api, evidence_api, proofs_api, receipts_api, statements_api, store, trust_api
+from services.ledger import api, evidence_api, proofs_api, receipts_api, scripts_api, statements_api, store, trust_api
 from services.ledger.append import Appender, Keys
 from services.ledger.check import admission
 from services.ledger.destroy import Destroyer
@@ -100,6 +100,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     app.include_router(api.router(parts))
     app.include_router(trust_api.router(parts))
     app.include_router(receipts_api.router(prover, registers, pages, limits))
+    app.include_router(scripts_api.router())
     app.include_router(proofs_api.router(prover, registers, pages, limits))
     app.include_router(statements_api.router(parts, door))
     app.include_router(evidence_api.router(evidence))

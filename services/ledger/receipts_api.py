@@ -180,6 +180,7 @@ class Receipts:
             lang,
             request=request,
             headers=_HEADERS,
+            verifies=True,
             type=statement.type,
             overtaken=entry.overtaken,
             labels=said.labels or [texts("receipt.lead.everything")],

@@ -24,6 +24,7 @@ from services.newsletter.domain import (
     statements_of_withdrawal,
     words_ended,
 )
+from shared.acceptance import Accepted
 from shared.clock import Clock
 from shared.database import Database, Transaction
 from shared.errors import Refused, Unavailable
@@ -56,7 +57,7 @@ async def publish_notice(db: Database, speaker: Speaker, notice: Notice, now: da
 
 async def sign_up(
     db: Database, speaker: Speaker, new: SignUp, evidence: Mapping[str, Sealed], brief: Compartment, cap: MailCap
-) -> Literal["asked", "capped", "again"]:
+) -> tuple[Literal["asked", "capped", "again"], list[Accepted]]:
     """Record a form: its row, its statements, its confirmation mail. Sent before (`again`): nothing changes.
 
     `capped`: it is recorded like any other, but no mail leaves for it (ADR 0013).
@@ -69,13 +70,13 @@ async def sign_up(
             raise Unavailable("subjects")
         capped = await store.is_capped(tx, request, cap)
         if not await store.put_request(tx, new):
-            return "again"
+            return "again", await store.accepted_of_form(tx, new.form_key)
         if capped:
             await store.put_capped_mail(tx, request.confirmation, request.id, request.requested_at)
         else:
             await store.put_mail(tx, request.confirmation, "confirmation", request.id, brief, request.requested_at)
-        await put(tx, statements_of_sign_up(speaker, new, evidence))
-    return "capped" if capped else "asked"
+        accepted = await put(tx, statements_of_sign_up(speaker, new, evidence))
+    return "capped" if capped else "asked", accepted
 
 
 async def confirm(
@@ -128,8 +129,8 @@ async def withdraw(
         await store.cancel_mails(tx, voided)
         await store.cancel_welcomes(tx, withdrawal.subject, purposes)
         await store.put_withdrawal(tx, token_hash, scope, withdrawal.subject, withdrawal.statements, now)
-        await put(tx, statements_of_withdrawal(speaker, withdrawal, now))
-    return store.Withdrawn(scope, withdrawal.statements, now)
+        accepted = await put(tx, statements_of_withdrawal(speaker, withdrawal, now))
+    return store.Withdrawn(scope, withdrawal.statements, now, accepted)
 
 
 async def expire(db: Database, speaker: Speaker, now: datetime, random: Random) -> int:

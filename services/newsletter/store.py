@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from services.newsletter.domain import Asked, Request, Scope, SignUp
+from shared.acceptance import Accepted
 from shared.database import Queries, Row, Transaction, affected
 from shared.events.types import Attachment, Served
 from shared.limits import MailCap
@@ -279,6 +280,7 @@ class Withdrawn:
     scope: Scope
     statements: tuple[str, ...]
     at: datetime
+    accepted: Sequence[Accepted]
 
 
 async def withdrawal(db: Queries, token_hash: bytes, scope: Scope) -> Withdrawn | None:
@@ -290,7 +292,46 @@ async def withdrawal(db: Queries, token_hash: bytes, scope: Scope) -> Withdrawn 
         """,
         token_hash, scope,
     )  # fmt: skip
-    return None if row is None else Withdrawn(row["scope"], tuple(row["statements"]), row["at"])
+    if row is None:
+        return None
+    return Withdrawn(row["scope"], tuple(row["statements"]), row["at"], await accepted(db, row["statements"]))
+
+
+async def accepted(db: Queries, statements: Sequence[str]) -> list[Accepted]:
+    """What was accepted under these ids, in their order; nothing once the outbox has let go of one (three days)."""
+    rows = await db.fetch(
+        """
+        select o.id::text as id, encode(sha256(o.statement), 'hex') as sha256
+        from unnest($1::uuid[]) with ordinality as named (id, position) join outbox o using (id) order by position
+        """,
+        statements,
+    )
+    return [(row["id"], row["sha256"]) for row in rows] if len(rows) == len(statements) else []
+
+
+async def accepted_of_form(tx: Transaction, form_key: str) -> list[Accepted]:
+    """The ConsentRequested of a form that was sent before."""
+    rows = await tx.fetch(
+        """
+        select asked::text as asked from request_purpose
+        where request = (select id from request where form_key = $1) order by position
+        """,
+        form_key,
+    )
+    return await accepted(tx, [row["asked"] for row in rows])
+
+
+async def accepted_of_confirmation(db: Queries, request_id: str) -> tuple[list[Accepted], datetime | None]:
+    """The ConsentGiven of a request that was confirmed, and when."""
+    rows = await db.fetch(
+        """
+        select p.given::text as given, r.decided_at from request_purpose p join request r on r.id = p.request
+        where p.request = $1 and p.given is not null order by p.position
+        """,
+        request_id,
+    )
+    at = rows[0]["decided_at"] if rows else None
+    return await accepted(db, [row["given"] for row in rows]), at
 
 
 async def put_withdrawal(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
@@ -31,10 +32,12 @@ AHEAD: Final = timedelta(minutes=1)
 would have been thanked for a withdrawal that is none."""
 
 
-async def put(tx: Queries, statements: Sequence[Statement | bytes]) -> None:
-    """Accept statements; bytes are checked and kept exactly. The relay is woken when the transaction commits, unless
-    it is at work: then it looks again by itself (relay.py, `_wait`). Unavailable if our clock is ahead of PostgreSQL's:
-    nothing is accepted then."""
+async def put(tx: Queries, statements: Sequence[Statement | bytes]) -> list[tuple[str, str]]:
+    """Accept statements; bytes are checked and kept exactly. The id and SHA-256 of each.
+
+    The relay is woken when the transaction commits, unless it is at work: then it looks again by itself (relay.py,
+    `_wait`). Unavailable if our clock is ahead of PostgreSQL's: nothing is accepted then.
+    """
     ids: list[str] = []
     shards: list[int] = []
     raws: list[bytes] = []
@@ -52,3 +55,4 @@ async def put(tx: Queries, statements: Sequence[Statement | bytes]) -> None:
         row = await tx.fetchrow(_PUT, ids, shards, raws, parse_rfc3339(latest), AHEAD)
         if row is None or row["accepted"] != len(raws):
             raise Unavailable("clock")
+    return [(name, hashlib.sha256(raw).hexdigest()) for name, raw in zip(ids, raws, strict=True)]

@@ -74,6 +74,9 @@ def load_texts(directories: tuple[Path, ...], language: str) -> Texts:
     return Texts(language, texts)
 
 
+_VERIFIES: Final = "; script-src 'self'; connect-src 'self'"
+
+
 class Pages:
     """The templates and texts of one service, on top of the shared ones."""
 
@@ -108,10 +111,12 @@ class Pages:
         status: int = 200,
         request: Request | None = None,
         headers: Mapping[str, str] | None = None,
+        verifies: bool = False,
         **values: Any,
     ) -> HTMLResponse:
         """The page as an answer that nobody caches. `request` only keeps the query when the language is switched;
-        a page that answers a POST is given none, and links to its GET."""
+        a page that answers a POST is given none, and links to its GET. One that `verifies` a receipt in the browser
+        may run the scripts of this origin, which are the verifier's, and ask this origin for the receipt."""
         query = {} if request is None else {k: v for k, v in request.query_params.items() if k != "lang"}
 
         def switch(other: str) -> str:
@@ -126,7 +131,7 @@ class Pages:
             headers={
                 "Cache-Control": "no-store",
                 "Content-Language": language,
-                "Content-Security-Policy": self._policy,
+                "Content-Security-Policy": self._policy + (_VERIFIES if verifies else ""),
                 "Vary": "Accept-Language",
                 **(headers or {}),
             },

@@ -29,6 +29,7 @@ OPEN_TO_EVERYONE = {
     "GET /ledger/log/{shard:shard}/tile/{path:path}",
     "GET /ledger/log/{shard:shard}/vkey",
     "GET /ledger/log/{shard:shard}/fresh-vkey",
+    "GET /ledger/scripts/{name}",
 }
 OPEN_IN_THE_DEMO = {
     "GET /inbox",

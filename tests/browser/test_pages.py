@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from tests.browser.visitor import Visitor
 
 
+def verified(visitor: Visitor) -> None:
+    """Wait until the browser itself has verified each receipt that the page offers."""
+    places = visitor.page.locator("[data-receipt]")
+    for place in places.all():
+        place.locator("xpath=self::*[@data-proof='valid']").wait_for()
+    assert places.count() > 0
+
+
 # -- how to get to each page ----------------------------------------------------------------------------------------
 
 
@@ -116,6 +124,7 @@ def left(visitor: Visitor, language: str, _: Subscribed) -> None:
     _, welcome = visitor.world.person(language).subscribe(clicks=True)
     visitor.go(welcome.way_out, language)
     visitor.press()
+    verified(visitor)
 
 
 def left_everything(visitor: Visitor, language: str, _: Subscribed) -> None:
@@ -123,10 +132,13 @@ def left_everything(visitor: Visitor, language: str, _: Subscribed) -> None:
     visitor.go(welcome.way_out, language)
     visitor.choose("scope-everything")
     visitor.press()
+    verified(visitor)
 
 
 def receipt(visitor: Visitor, language: str, somebody: Subscribed) -> None:
     visitor.go(somebody.welcome.receipts[0], language)
+    verified(visitor)
+    visitor.page.click("summary")
 
 
 def receipt_of_withdrawal(visitor: Visitor, language: str, somebody: Subscribed) -> None:
@@ -135,6 +147,7 @@ def receipt_of_withdrawal(visitor: Visitor, language: str, somebody: Subscribed)
     assert link is not None
     until("the receipt", lambda: visitor.context.request.get(link).status == 200)
     visitor.go(link, language)
+    verified(visitor)
 
 
 def receipt_closed(visitor: Visitor, language: str, somebody: Subscribed) -> None:
@@ -181,5 +194,7 @@ def test_a_page_is_for_everyone(
     language: str,
 ) -> None:
     reach(visitor, language, subscribed[language])
-    visitor.look(reach.__name__.replace("_", "-"), language)
+    # Where there is a receipt, the browser verifies it.
+    scripts = 2 if visitor.page.locator("[data-receipt]").count() else 0
+    visitor.look(reach.__name__.replace("_", "-"), language, scripts=scripts)
     visitor.tab_through()

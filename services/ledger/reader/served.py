@@ -60,21 +60,8 @@ def parse_notice_keys(step: str, data: bytes) -> dict[str, Ed25519PublicKey]:
 
 
 def verify_served(step: str, keys: Mapping[str, Ed25519PublicKey], token: str) -> Served:
-    """Return what the token says, or raise Invalid unless one of the keys signed it (RFC 7515, compact, EdDSA)."""
-    parts = token.split(".")
-    if len(parts) != _PARTS:
-        raise Invalid(step, "the served-notice token", "has not three parts")
-    header = _part(step, parts[0])
-    if header.text("alg") != "EdDSA" or header.text("typ") != TYPE:
-        raise Invalid(step, "the served-notice token", "is of another kind")
-    key = keys.get(header.text("kid"))
-    if key is None:
-        raise Invalid(step, "the served-notice token", "was signed by none of the notice keys")
-    claims, signature = _part(step, parts[1]), decode_base64url(step, "the token's signature", parts[2])
-    try:
-        key.verify(signature, f"{parts[0]}.{parts[1]}".encode("ascii"))
-    except InvalidSignature:
-        raise Invalid(step, "the served-notice token", "does not verify") from None
+    """Return what the token says, or raise Invalid unless one of the keys signed it."""
+    claims = verify_token(step, keys, token, TYPE, "the served-notice token")
     return Served(
         notice=claims.hash("notice").hex(),
         language=claims.text("language"),
@@ -88,8 +75,27 @@ def verify_served(step: str, keys: Mapping[str, Ed25519PublicKey], token: str) -
     )
 
 
-def _part(step: str, encoded: str) -> Fields:
-    what = "a part of the served-notice token"
+def verify_token(step: str, keys: Mapping[str, Ed25519PublicKey], token: str, kind: str, what: str) -> Fields:
+    """The claims of a compact JWS (RFC 7515, EdDSA) of this type, or Invalid unless one of the keys signed it."""
+    parts = token.split(".")
+    if len(parts) != _PARTS:
+        raise Invalid(step, what, "has not three parts")
+    header = _part(step, parts[0], what)
+    if header.text("alg") != "EdDSA" or header.text("typ") != kind:
+        raise Invalid(step, what, "is of another kind")
+    key = keys.get(header.text("kid"))
+    if key is None:
+        raise Invalid(step, what, "was signed by none of the notice keys")
+    claims, signature = _part(step, parts[1], what), decode_base64url(step, f"the signature of {what}", parts[2])
+    try:
+        key.verify(signature, f"{parts[0]}.{parts[1]}".encode("ascii"))
+    except InvalidSignature:
+        raise Invalid(step, what, "does not verify") from None
+    return claims
+
+
+def _part(step: str, encoded: str, of: str = "the served-notice token") -> Fields:
+    what = f"a part of {of}"
     return Fields(step, what, parse_json(step, what, decode_base64url(step, what, encoded)))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Literal, Protocol, TextIO, TypeGuard
 
 from services.ledger.reader import evidence, page, printed, proof_file, receipt, timestamp
+from services.ledger.reader.acceptance import Acceptance, hold_against, is_acceptance, verify_acceptance
 from services.ledger.reader.archive import ARCHIVE_LIMIT
 from services.ledger.reader.authority import AUTHORITY_LIMIT, parse_authority
 from services.ledger.reader.errors import Invalid
@@ -175,10 +176,13 @@ def main(
     policy: Path | None = None,
     other: Path | None = None,
     authority: Path | None = None,
+    notice_keys: Path | None = None,
 ) -> int:
     """Verify a file, or two and what they say of each other, and print what each step has shown; the exit status."""
     try:
         trusted = _trusted(vkey, policy, authority)
+        if (found := _acceptance_among(file, other)) is not None:
+            return _acceptance(*found, notice_keys, trusted)
         if other is None:
             report = _report("", enclosed(_read(file, 2 * ARCHIVE_LIMIT)), trusted)
             for finding in report.findings:
@@ -207,6 +211,65 @@ def main(
         "everything else holds, but whose key signed it is not settled: "
         "compare it yourself with the log's key from a source you trust, and give it with --vkey",
     )
+
+
+def _acceptance_among(file: Path, other: Path | None) -> tuple[bytes, Path | None] | None:
+    """The acceptance, and what stands beside it; None if neither file is one."""
+    for one, beside in ((file, other), (other, file)):
+        if one is not None and is_acceptance(data := _read(one, 2 * ARCHIVE_LIMIT)):
+            return data, beside
+    return None
+
+
+def _acceptance(data: bytes, beside: Path | None, notice_keys: Path | None, trusted: Policy | None) -> int:
+    """What a collector signed for, and whether another file shows that the log holds it; the exit status."""
+    if notice_keys is None:
+        raise _Unreadable("an acceptance is checked with its collector's keys: give them with --notice-keys")
+    try:
+        said = verify_acceptance(data, _read(notice_keys, POLICY_LIMIT, "the notice keys"))
+    except Invalid as error:
+        return _say(INVALID, f"INVALID acceptance: {error.what} {error.why}")
+    for name, digest in said.statements.items():
+        _print(f" statement {name}  SHA-256 {digest}")
+    held = f"{said.source} signed at {said.accepted_at} that it holds {_count(len(said.statements), 'statement')}"
+    if beside is None:
+        return _say(
+            VALID,
+            f"VALID acceptance: {held}. Whether the log has them too is not said by this: "
+            "hold a receipt, a bundle or a history against it",
+        )
+    return _beside(said, held, beside, trusted)
+
+
+def _beside(said: Acceptance, held: str, beside: Path, trusted: Policy | None) -> int:
+    verified = enclosed(_read(beside, 2 * ARCHIVE_LIMIT))
+    report = _report(f"{beside.name}: ", verified, trusted)
+    shown = hold_against(said, verified)
+    for name in shown.recorded:
+        _print(f" recorded as accepted: {name}")
+    for name in shown.altered:
+        _print(f" FRAUD recorded with other bytes than were accepted: {name}")
+    for name in shown.missing:
+        _print(f" not in {beside.name}: {name}")
+    if shown.altered:
+        return _say(
+            INVALID,
+            f"FRAUD: {said.source} signed for other bytes than the log of {report.facts.origin} holds under the same "
+            "identifier: one of the two is caught, and they are of one operator. Keep both files",
+        )
+    if shown.missing:
+        return _say(
+            INVALID,
+            f"NOT SHOWN: {held}, and this {report.kind} has not all of them. If it is all that the log holds of this "
+            f"matter at a later time, then {said.source} has lost what it signed for, and is caught at that",
+        )
+    if not _names_logs(trusted):
+        return _say(INVALID, "recorded as accepted, but the log's key is not settled: give it with --vkey")
+    return _say(VALID, f"VALID acceptance: {held}, and the log has them, byte for byte")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 class _Unreadable(Exception):

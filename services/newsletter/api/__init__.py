@@ -37,7 +37,10 @@ _WAY_OUT: Final = {
         "List-Unsubscribe": {"const": "One-Click", "description": "RFC 8058"},
     },
 }
-_EFFECT: Final = {"Consent-Effect": "`stopped`: no mail leaves from now on; `accepted`: it is recorded and will stop."}
+_ACCEPTANCE: Final = {"Consent-Acceptance": "Our signed word for what was stated (docs/formats.md §17)."}
+_EFFECT: Final = {
+    "Consent-Effect": "`stopped`: no mail leaves from now on; `accepted`: it is recorded and will stop.",
+}
 _AGAIN: Final = Answer(
     "A part of the system does not answer right now: the page again, with all that was typed.",
     {"text/html": str, "application/json": dict[str, Any]},
@@ -66,7 +69,7 @@ def router(parts: Parts) -> APIRouter:
     @door(
         takes={FORM: _SIGN_UP},
         answers={
-            200: page("Thank you. It is durable, and a mail with a link is on its way."),
+            200: page("Thank you. It is durable, and a mail with a link is on its way.", None, _ACCEPTANCE),
             422: page("The form again, with what is wrong with it."),
             429: _WAIT,
             503: _AGAIN,
@@ -109,7 +112,12 @@ def router(parts: Parts) -> APIRouter:
 
     @routes.post("/confirm/{token}", dependencies=LINKS)
     @door(
-        answers={200: page("Confirmed, now or before."), 410: page("The link has ended."), 429: _WAIT, 503: _AGAIN},
+        answers={
+            200: page("Confirmed, now or before.", None, _ACCEPTANCE),
+            410: page("The link has ended."),
+            429: _WAIT,
+            503: _AGAIN,
+        },
         refuses={403: "The form was sent from another site's page.", 404: "This link is not one of ours."},
     )
     async def take_confirmation(request: Request, token: str) -> Response:
@@ -127,7 +135,7 @@ def router(parts: Parts) -> APIRouter:
     @routes.post("/unsubscribe/{token}", dependencies=LINKS)
     @door(
         takes={FORM: _WAY_OUT, "multipart/form-data": _WAY_OUT},
-        answers={200: page("Recorded.", _EFFECT), 503: _AGAIN},
+        answers={200: page("Recorded.", _EFFECT, _ACCEPTANCE), 503: _AGAIN},
         refuses={404: "This link is not one of ours."},
     )
     async def take_way_out(request: Request, token: str) -> Response:

@@ -10,6 +10,7 @@ from services.newsletter import domain, handlers, store
 from services.newsletter.api.front import Front, agent, hash_of_token, retry_after, sealed_by_statement
 from services.newsletter.domain import Confirmation
 from services.newsletter.letters import label_of
+from shared.acceptance import HEADER
 from shared.errors import Refused, Unavailable
 from shared.identifiers import uuid7
 from shared.sealing import base64url, seal
@@ -38,7 +39,7 @@ class ConfirmationPage(Front):
             return self._unknown(request)
         lang, state = self._language(request, found), found.state_at(self.parts.clock())
         if state == "open":
-            return self._question(lang, found)
+            return await self._question(lang, found)
         if state == "confirmed":
             return await self._confirmed_before(lang, found, already=True)
         return self._ended(lang, state, found)
@@ -47,9 +48,20 @@ class ConfirmationPage(Front):
         """Who has withdrawn since is not told that all is well: this link renews nothing."""
         if await store.has_withdrawn(self.parts.db, found.subject):
             return self._ended(lang, "withdrawn", found)
-        return self.page("confirmed.html", lang, agreed=self._agreed(found), already=already)
+        return await self._confirmed(lang, found, already=already)
 
-    def _question(self, lang: str, found: domain.Request, *, seconds: int = 0) -> Response:
+    async def _confirmed(self, lang: str, found: domain.Request, *, already: bool) -> Response:
+        """Pressed once or twice, the page is the same; what only looks at the link again signs for nothing."""
+        accepted, at = ([], None) if already else await store.accepted_of_confirmation(self.parts.db, found.id)
+        signed = "" if at is None else self.acceptance(accepted, at)
+        headers = {HEADER: signed} if signed else {}
+        return self.page(
+            "confirmed.html", lang, headers=headers, agreed=self._agreed(found), already=already, acceptance=signed
+        )
+
+    async def _question(self, lang: str, found: domain.Request, *, seconds: int = 0) -> Response:
+        """The page with the button. It is the first that only one person sees, so it has the sign-up's acceptance."""
+        asked = [] if seconds else await store.accepted(self.parts.db, [one.statement for one in found.asked])
         return self.page(
             "confirm.html",
             lang,
@@ -59,6 +71,7 @@ class ConfirmationPage(Front):
             until=self.when(lang, found.expires_at),
             notice_hash=found.notice,
             unavailable=bool(seconds),
+            acceptance=self.acceptance(asked, found.requested_at),
         )
 
     def _ended(self, lang: str, state: str, found: domain.Request | None) -> Response:
@@ -90,14 +103,14 @@ class ConfirmationPage(Front):
             try:
                 ended = await self._confirm(request, found, now)
             except Unavailable as error:
-                return self._question(lang, found, seconds=error.retry_after)
+                return await self._question(lang, found, seconds=error.retry_after)
             if ended is None:
                 return self._ended(lang, "unknown", None)
             if ended == "confirmed":
                 self.count("confirmed")
             state = ended
         if state == "confirmed":
-            return self.page("confirmed.html", lang, agreed=self._agreed(found), already=False)
+            return await self._confirmed(lang, found, already=False)
         return self._ended(lang, state, found)
 
     async def _confirm(self, request: Request, found: domain.Request, now: datetime) -> domain.RequestState | None:

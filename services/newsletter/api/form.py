@@ -14,6 +14,7 @@ from services.newsletter import domain, handlers
 from services.newsletter.api.front import Front, Parts, agent, hash_of_token, retry_after, sealed_by_statement
 from services.newsletter.domain import Asked, Form, Periods, Problem, SignUp
 from shared import pages, served_notice
+from shared.acceptance import HEADER, Accepted
 from shared.contact_points import ContactPoint
 from shared.errors import Refused, Unavailable
 from shared.events.types import Served
@@ -169,7 +170,8 @@ class FormPage(Front):
                 served = self._served_again(shown, notice)
                 return self._form(lang, served, form, status=422, problems=problems, alert=alert)
             self.parts.limits.sign_up(request)
-            self.count(await self._sign_up(request, form, shown, address, lang, now))
+            outcome, accepted = await self._sign_up(request, form, shown, address, lang, now)
+            self.count(outcome)
         except Refused as error:
             if error.status != TOO_MANY:
                 raise
@@ -181,7 +183,9 @@ class FormPage(Front):
             # Nothing was stored, or it was and the same form counts once: sending it again is safe.
             served, headers = self._served_again(shown, notice), retry_after(error.retry_after)
             return self._form(lang, served, form, status=503, alert="unavailable", headers=headers)
-        return self.page("sent.html", lang)
+        # In a header, for the page is the same to the byte for every address (ADR 0021).
+        signed = self.acceptance(accepted, now)
+        return self.page("sent.html", lang, headers={HEADER: signed} if signed else {})
 
     def _served_again(self, shown: Shown, notice: Notice) -> str:
         """The token for a form that is shown again: its own while it is true of what is shown now, else a new one."""
@@ -190,7 +194,7 @@ class FormPage(Front):
 
     async def _sign_up(
         self, request: Request, form: Form, shown: Shown, address: ContactPoint, lang: str, now: datetime
-    ) -> Literal["asked", "capped", "again"]:
+    ) -> tuple[Literal["asked", "capped", "again"], list[Accepted]]:
         random, activity = self.parts.random, self.activity
         token = base64url(random(TOKEN_BYTES))
         ticked = [purpose for purpose in shown.purposes if purpose.key in form.ticked]

@@ -9,8 +9,10 @@ from typing import Any, Final
 from fastapi import Request
 from fastapi.responses import Response
 
-from services.newsletter.domain import Speaker
+from services.newsletter.domain import SOURCE, Speaker
 from services.newsletter.letters import moment, title_of
+from shared import acceptance
+from shared.acceptance import Accepted
 from shared.client import ServiceClient
 from shared.clock import Clock
 from shared.database import Database
@@ -48,6 +50,7 @@ class Front:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.register, self.activity = parts.speaker.register, parts.speaker.activity
+        self._acceptance_key = parts.secrets.notice_key()
         self._withdrawals = parts.metrics.counter(
             "withdrawals", "Answers to a withdrawal: marketing had stopped, or was still to", ("answer",)
         )
@@ -62,11 +65,28 @@ class Front:
         self._withdrawals.labels(answer).inc()
 
     def page(
-        self, template: str, lang: str, *, status: int = 200, headers: Mapping[str, str] | None = None, **values: Any
+        self,
+        template: str,
+        lang: str,
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        verifies: bool = False,
+        **values: Any,
     ) -> Response:
         return self.parts.pages.render(
-            template, lang, status=status, headers=headers, brand=self.activity.sender.name, **values
+            template,
+            lang,
+            status=status,
+            headers=headers,
+            verifies=verifies,
+            brand=self.activity.sender.name,
+            **values,
         )
+
+    def acceptance(self, accepted: Sequence[Accepted], at: datetime) -> str:
+        """Our signed word for statements that are committed; empty if there are none to sign for."""
+        return acceptance.issue(*self._acceptance_key, SOURCE, accepted, at) if accepted else ""
 
     def when(self, lang: str, at: datetime) -> str:
         return moment(self.parts.pages.texts(lang), at)

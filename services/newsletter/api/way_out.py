@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from services.newsletter import domain, handlers, store
 from services.newsletter.api.front import Front, Parts, hash_of_token, retry_after
 from services.newsletter.domain import Scope, Withdrawal
+from shared.acceptance import HEADER
 from shared.errors import Refused, Unavailable
 from shared.identifiers import uuid7
 from shared.sealing import base64url
@@ -137,17 +138,21 @@ class WayOutPage(Front):
         titles = self.titles(way_out.purposes, lang)
         # Who withdrew everything by this link is told so again, whatever is posted after it.
         named = [""] if done.scope == "everything" else titles
+        signed = self.acceptance(done.accepted, done.at)
+        paths = [f"/ledger/receipts/{statement}?key={key}" for statement in done.statements]
         return self.page(
             "left.html",
             lang,
-            headers={"Consent-Effect": outcome},
+            headers={"Consent-Effect": outcome, **({HEADER: signed} if signed else {})},
+            verifies=True,
+            acceptance=signed,
             outcome=outcome,
             scope=done.scope,
             titles=titles,
             at=self.when(lang, done.at),
             in_transmission=in_transmission,
             receipts=[
-                {"title": title, "url": f"{self.parts.base_url}/ledger/receipts/{statement}?key={key}"}
-                for title, statement in zip(named, done.statements, strict=True)
+                {"title": title, "path": path, "url": self.parts.base_url + path}
+                for title, path in zip(named, paths, strict=True)
             ],
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from starlette.requests import Request
 
@@ -57,8 +59,10 @@ def test_the_page_says_how_to_withdraw_only_where_there_is_a_consent() -> None:
     assert title not in page("withdrawn", "en")
 
 
-def test_a_page_runs_nothing_and_loads_nothing() -> None:
+def test_a_page_runs_only_the_verifier_of_its_own_origin_and_loads_nothing_else() -> None:
     html = page("given", "en")
-    assert "<script" not in html
+    assert re.findall(r"<script[^>]*>", html) == [
+        f'<script src="/ledger/scripts/{name}" defer>' for name in ("verifier.js", "receipt-page.js")
+    ]
     assert "style=" not in html
-    assert " src=" not in html
+    assert html.count(" src=") == 2
