@@ -29,6 +29,9 @@ def test_an_exported_bundle_verifies_and_with_one_bit_flipped_does_not(world: Wo
     command = world.installation.command
     command("evidence", subject, "newsletter/email", "-o", str(bundle), "--reason", "a journey")
     assert "valid" in command("verify", str(bundle), "--vkey", str(vkey)).lower()
+    page = tmp_path / "evidence.html"
+    command("evidence", subject, "newsletter/email", "-o", str(page), "--reason", "a journey")
+    assert "valid" in command("verify", str(page), "--vkey", str(vkey)).lower()
     with zipfile.ZipFile(bundle) as archive:
         names = archive.namelist()
         opened = b"".join(archive.read(name) for name in names)

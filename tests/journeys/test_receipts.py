@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 from infra.local.browser import Browser
 from infra.local.installation import CommandFailed
 from infra.local.story import until
+from tests.contracts.consent_record import against_schema, against_shapes
 from tests.journeys.people import LINK, stopped, unpadded
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ def test_receipts_of_a_consent_and_of_a_withdrawal_verify_offline(world: World, 
         answer = Browser("en").get(link, Accept="application/json")
         receipt = json.loads(answer.body)
         assert json.loads(unpadded(receipt["statement"]))["type"] == type_name
+        record = json.loads(Browser("en").get(f"{link}&format=record").body)
+        assert record == receipt["record"]
+        assert against_schema(record) == []
+        assert against_shapes(record) == ""
         file = tmp_path / f"{number}.json"
         file.write_bytes(answer.body)
         assert "valid" in verified(world, file).lower()

@@ -183,7 +183,7 @@ class FormPage(Front):
             # Nothing was stored, or it was and the same form counts once: sending it again is safe.
             served, headers = self._served_again(shown, notice), retry_after(error.retry_after)
             return self._form(lang, served, form, status=503, alert="unavailable", headers=headers)
-        # In a header, for the page is the same to the byte for every address (ADR 0021).
+        # In a header, for the page is the same to the byte for every address (ADR 0022).
         signed = self.acceptance(accepted, now)
         return self.page("sent.html", lang, headers={HEADER: signed} if signed else {})
 

@@ -67,7 +67,7 @@ async def test_signing_up_is_answered_with_the_same_bytes_for_a_known_and_an_unk
     unknown = await world.sign_up("unknown@example.net")
     assert known.status_code == unknown.status_code == 200
     assert known.content == unknown.content
-    # The acceptance is random, and of one length (ADR 0021).
+    # The acceptance is random, and of one length (ADR 0022).
     varies = {"date": "", "consent-acceptance": ""}
     assert dict(known.headers) | varies == dict(unknown.headers) | varies
     assert len(known.headers["consent-acceptance"]) == len(unknown.headers["consent-acceptance"])
