@@ -14,6 +14,7 @@ import time
 from infra.local import story
 from infra.local.installation import Installation, port_is_free
 from infra.local.processes import InUse, NotStarted
+from infra.local.screen import Screen
 from infra.local.state import LOCAL, State
 from shared.errors import Corrupt
 
@@ -39,7 +40,7 @@ def _stop(*_: object) -> None:
 
 
 def _play(installation: Installation, began: float, *, once: bool) -> int:
-    screen = story.Screen(sys.stdout)
+    screen = Screen(sys.stdout)
     screen.title("Consent Ledger: everything on this machine")
     installation.start(screen.started)
     screen.note(f"ready after {time.monotonic() - began:.1f} s at {installation.base_url}/")

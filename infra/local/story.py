@@ -10,88 +10,30 @@ import base64
 import email
 import email.policy
 import json
-import random
 import re
 import secrets
-import shutil
 import subprocess
 import time
 import urllib.request
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final
 
 import dkim
 from cryptography.hazmat.primitives import serialization
 
-from infra.local import tampering
+from infra.local import proving
 from infra.local.browser import Browser, Page
 from infra.local.installation import CommandFailed, Installation
+from infra.local.screen import Broken, Screen, check, until
+from shared.clock import rfc3339, utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from email.message import EmailMessage
     from pathlib import Path
 
 LINK: Final = re.compile(r"https?://[^\s<>\"]+")
 PURPOSE, CHANNEL = "newsletter", "email"
-FLIPS: Final = 12
 SCANNER: Final = "LinkScanner/1.0 (mail gateway)"
-
-
-class Broken(Exception):
-    """A check of the story did not hold."""
-
-
-class Screen:
-    """What the terminal shows: a line per step, a tick and a figure per check, a link to look for oneself."""
-
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
-        self._colour = out.isatty()
-
-    def _line(self, text: str = "") -> None:
-        print(text, file=self._out, flush=True)
-
-    def _painted(self, text: str, code: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
-
-    def title(self, text: str) -> None:
-        self._line(self._painted(text, "1"))
-
-    def started(self, what: str, seconds: float) -> None:
-        self._line(f"  {self._painted('✓', '32')} {what:<34}{seconds:>7.1f} s")
-
-    def step(self, number: int, text: str) -> None:
-        self._line()
-        self._line(self._painted(f"{number}. {text}", "1"))
-
-    def tick(self, what: str, figure: str = "", link: str = "") -> None:
-        self._line(f"  {self._painted('✓', '32')} {what}" + (f"  [{figure}]" if figure else ""))
-        if link:
-            self._line(f"      {self._painted(link, '36')}")
-
-    def cross(self, why: str) -> None:
-        self._line(f"  {self._painted('✗', '31')} {why}")
-
-    def note(self, text: str) -> None:
-        self._line()
-        self._line(text)
-
-
-def check(holds: bool, otherwise: str) -> None:
-    """Go on only if it holds."""
-    if not holds:
-        raise Broken(otherwise)
-
-
-def until(what: str, look: Callable[[], Any], seconds: float = 15) -> Any:
-    """Ask again until there is an answer; the story waits for conditions, never for a time to pass."""
-    end = time.monotonic() + seconds
-    while not (found := look()):
-        if time.monotonic() > end:
-            raise Broken(f"{what} did not come within {seconds:.0f} s")
-        time.sleep(0.02)
-    return found
 
 
 @dataclass(slots=True)
@@ -108,11 +50,18 @@ class Story:
     answer: Page | None = None
     issue: EmailMessage | None = None
     confirmed_at: float = 0.0
+    consented_at: str = ""
+    """A moment at which consent held."""
     receipt_within: float = 1.0
 
     @property
     def base(self) -> str:
         return self.installation.base_url
+
+    @property
+    def kept(self) -> Path:
+        """Where this play keeps what the person and compliance keep."""
+        return self.installation.folder / "evidence"
 
     # -- doors ---------------------------------------------------------------------------------------------------
 
@@ -232,6 +181,7 @@ class Story:
             f"{seconds * 1000:.0f} ms after the click",
             self.receipt_link,
         )
+        self.consented_at = rfc3339(utc_now())
         types = [statement["type"] for statement in self.history(self.subject)]
         check("ConsentRequested" in types and types.count("ConsentGiven") == 1, f"the record holds {types}")
         self.screen.tick(
@@ -355,56 +305,6 @@ class Story:
                 str(mail["List-Unsubscribe"]).strip("<>"), [("List-Unsubscribe", "One-Click")], origin=False
             )
 
-    def evidence(self) -> None:
-        self.screen.step(6, "The evidence of the opt-in, in one file that anyone can check offline")
-        folder = self.installation.folder / "evidence"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700)  # what lies in it opens what is personal
-        bundle, vkey = folder / "opt-in.zip", folder / "log.vkey"
-        vkey.write_bytes(Browser("en").get(f"{self.base}/ledger/log/0/vkey").body)
-        began = time.perf_counter()
-        self.installation.command(
-            "evidence", self.subject, f"{PURPOSE}/{CHANNEL}", "-o", str(bundle), "--reason", "demo"
-        )
-        self.screen.tick(
-            "exported", f"{bundle.stat().st_size} bytes in {time.perf_counter() - began:.1f} s", str(bundle)
-        )
-        printed = self.installation.command("verify", str(bundle), "--vkey", str(vkey))
-        steps = [line for line in printed.splitlines() if line.strip()]
-        self.screen.tick(f"verified offline: {len(steps)} lines, the last: {steps[-1].strip()}")
-        self._flips(bundle, vkey)
-
-    def _flips(self, bundle: Path, vkey: Path) -> None:
-        whole, chance = bundle.read_bytes(), random.Random(7)  # noqa: S311 - which bits, not a secret
-        flipped, named = bundle.with_name("flipped.zip"), ""
-        for _ in range(FLIPS):
-            place = chance.randrange(len(whole))
-            altered = bytearray(whole)
-            altered[place] ^= 1 << chance.randrange(8)
-            flipped.write_bytes(altered)
-            try:
-                self.installation.command("verify", str(flipped), "--vkey", str(vkey))
-            except CommandFailed as failure:
-                said = (failure.printed + failure.complained).strip().splitlines()
-                check(failure.status in {1, 2} and bool(said), "a flipped bit was refused without a reason")
-                named = said[-1].strip()
-            else:
-                raise Broken(f"a flipped bit at byte {place} was accepted")
-        flipped.unlink()
-        self.screen.tick(f"{FLIPS} times one flipped bit: refused each time", named)
-
-    def attack(self) -> None:
-        self.screen.step(7, "A superuser alters the record on a copy, and is found out")
-        for what, alter in (("one old payload", tampering.alter_payload), ("one leaf", tampering.alter_leaf)):
-            with tampering.scratch_copy(self.installation) as copy:
-                check(copy.check().status == 0, "the untouched copy does not verify")
-                row = alter(copy)
-                found = copy.check()
-                check(found.status == 1 and bool(found.finding), f"{what} was altered and not noticed")
-                self.screen.tick(f"{what} altered ({row}); log check names it", found.finding)
-        said = self.installation.command("log", "check").strip().splitlines()
-        self.screen.tick("the record itself still verifies", said[-1].strip() if said else "")
-
 
 def play(installation: Installation, screen: Screen, *, receipt_within: float = 1.0) -> bool:
     """The whole story; False if a check did not hold. `receipt_within` is seconds from the click to the receipt."""
@@ -415,8 +315,10 @@ def play(installation: Installation, screen: Screen, *, receipt_within: float = 
         story.record_and_receipt,
         story.campaign,
         story.withdrawal,
-        story.evidence,
-        story.attack,
+        lambda: proving.evidence(story),
+        lambda: proving.proofs(story),
+        lambda: proving.attack(story),
+        lambda: proving.erasure(story),
     )
     try:
         for chapter in chapters:
