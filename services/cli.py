@@ -341,7 +341,9 @@ def proof_consistency(
 
 @app.command()
 def erase(
-    subject: Annotated[str, typer.Argument(help="The subject's id, as a receipt shows it.")],
+    whom: Annotated[
+        str, typer.Argument(metavar="SUBJECT|ADDRESS", help="The subject's id, as a receipt shows it; or an address.")
+    ],
     reason: Annotated[
         str,
         typer.Option(help="no-longer-needed, consent-withdrawn, objection, unlawful or legal-obligation (Art. 17(1))."),
@@ -355,9 +357,21 @@ def erase(
     """
     from services.erasure.command import erase as order
 
-    done = asyncio.run(order(Settings(), subject, reason, by, wait, _progress))
+    done = asyncio.run(order(Settings(), whom, reason, by, wait, _progress))
     print(json.dumps(done))
     raise typer.Exit(0 if done["state"] == "completed" else 1)
+
+
+@app.command()
+def hold(
+    request: Annotated[str, typer.Argument(help="The order's id, as `erase` says it.")],
+    until: Annotated[str, typer.Option(help="Until when at least, as 2031-12-31T23:00:00.000Z.")],
+    ground: Annotated[str, typer.Option(help="legal-claims or legal-obligation (Art. 17(3)).")] = "legal-claims",
+) -> None:
+    """Hold the proof about an erased person longer than the register asks for, say for a lawsuit. It is recorded."""
+    from services.erasure.command import hold as order
+
+    print(json.dumps(asyncio.run(order(Settings(), request, until, ground))))
 
 
 @app.command()

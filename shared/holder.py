@@ -17,7 +17,7 @@ from shared.access import needs
 from shared.clock import Clock, parse_rfc3339, rfc3339
 from shared.database import Database, Transaction
 from shared.errors import Refused
-from shared.events.types import DataErased, Statement, Strict, Subject, Time, Uuid7
+from shared.events.types import DataErased, Hash, Statement, Strict, Subject, Time, Uuid7
 from shared.identifiers import Random, shard_of, uuid7
 from shared.openapi import JSON, door, json
 from shared.outbox import put
@@ -28,13 +28,18 @@ State = Literal["working", "erased", "recorded", "rejected"]
 
 
 class Task(Strict):
-    """Whom to erase, by which recorded order; `ended`: since when the words that were in force are withdrawn."""
+    """Whom to erase, by which recorded order; `ended`: since when the words that were in force are withdrawn.
+
+    Whoever took the words withdraws everything by a statement of the id `withdrawal`, whose receipt the key opens.
+    """
 
     request: Uuid7
     order: Uuid7
     subject: Subject
     evidence_until: Time | None = None
     ended: Time | None = None
+    withdrawal: Uuid7 | None = None
+    receipt_key_hash: Hash | None = None
 
 
 class TaskAnswer(TypedDict):
@@ -68,7 +73,7 @@ Step = Callable[[Transaction, Task, Marked], Awaitable[Cleared | None]]
 def common(register: Register, activity: Activity, act: str) -> dict[str, Any]:
     """What every statement about an erasure says about who speaks."""
     return {
-        "controller": next(name for name, party in register.parties.items() if party == activity.controller),
+        "controller": register.controller_of(activity),
         "sender": activity.sender.party,
         "act": act,
         "by": "controller",

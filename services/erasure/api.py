@@ -7,19 +7,19 @@ from fastapi.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
 from services.erasure import domain, handlers, store
-from services.erasure.domain import Reason, at
+from services.erasure.domain import Ground, Reason, at
 from services.erasure.handlers import Speaker
 from services.erasure.store import Order
 from shared.access import needs
 from shared.client import ServiceClient
-from shared.clock import Clock
+from shared.clock import Clock, parse_rfc3339
 from shared.database import Database
 from shared.errors import Refused
 from shared.events import Statement, parse
 from shared.events.types import UUID7_PATTERN, Name, Strict, Subject, Time, Uuid7
 from shared.identifiers import Random
 from shared.openapi import JSON, door, json
-from shared.sealing import from_base64url
+from shared.sealing import base64url, from_base64url
 from shared.web import json_body
 
 
@@ -32,6 +32,13 @@ class OrderRequest(Strict):
     unless_claimed: bool = False
 
 
+class HoldRequest(Strict):
+    """Until when what proves is held, and why (GDPR Art. 17(3))."""
+
+    until: Time
+    ground: Ground
+
+
 class HolderAnswer(TypedDict):
     """How far one holder is, and its receipt."""
 
@@ -41,7 +48,11 @@ class HolderAnswer(TypedDict):
 
 
 class OrderAnswer(TypedDict):
-    """How far the order is. What only proves is held until `evidence_until`, or goes with the rest."""
+    """How far the order is. What only proves is held until `evidence_until`, or goes with the rest.
+
+    `receipt` is for the person, and given out once, with the order: what was withdrawn, and when. The link opens while
+    the proof is held. There is none where nothing was agreed to.
+    """
 
     request: Uuid7
     subject: Subject
@@ -51,13 +62,16 @@ class OrderAnswer(TypedDict):
     statement: Uuid7
     completed: Uuid7 | None
     holders: list[HolderAnswer]
+    receipt: str | None
 
 
-def router(db: Database, speaker: Speaker, ledger: ServiceClient, clock: Clock, random: Random) -> APIRouter:
+def router(
+    db: Database, speaker: Speaker, ledger: ServiceClient, clock: Clock, random: Random, base_url: str
+) -> APIRouter:
     """Routes under /erasure."""
     routes = APIRouter(prefix="/erasure")
 
-    async def answer(order: Order) -> Response:
+    async def answer(order: Order, key: bytes | None = None) -> Response:
         tasks = {task.holder: task for task in await store.tasks(db, order.request)}
         body: OrderAnswer = {
             "request": order.request,
@@ -76,6 +90,7 @@ def router(db: Database, speaker: Speaker, ledger: ServiceClient, clock: Clock, 
                 for name in domain.HOLDERS
                 if name in tasks
             ],
+            "receipt": None if key is None else f"{base_url}/ledger/receipts/{order.withdrawal}?key={base64url(key)}",
         }
         return JSONResponse(body, headers={"Cache-Control": "no-store"})
 
@@ -106,7 +121,8 @@ def router(db: Database, speaker: Speaker, ledger: ServiceClient, clock: Clock, 
             raise Refused("claimed", "The holder of this address has agreed to something.", status=409)
         now = clock()
         until = domain.evidence_until(speaker.activity, said, now)
-        return await answer(await handlers.order(db, speaker, body.subject, body.reason, body.by, until, now, random))
+        made, key = await handlers.order(db, speaker, body.subject, body.reason, body.by, until, now, random)
+        return await answer(made, key if domain.is_claimed(said) else None)
 
     @routes.get("/orders/{request}", dependencies=[Depends(needs("erasure.read"))])
     @door(answers={200: json("The order.", OrderAnswer)}, refuses={404: "There is no such order."})
@@ -116,5 +132,18 @@ def router(db: Database, speaker: Speaker, ledger: ServiceClient, clock: Clock, 
         if found is None:
             raise Refused("not-found", "There is no such order.", status=404)
         return await answer(found)
+
+    @routes.post("/orders/{request}/hold", dependencies=[Depends(needs("erasure.order"))])
+    @door(
+        takes={JSON: HoldRequest},
+        answers={200: json("Held.", OrderAnswer)},
+        refuses={404: "There is no such order, or nothing is held for it any more."},
+    )
+    async def hold(http: Request, request: Annotated[str, Path(pattern=UUID7_PATTERN)]) -> Response:
+        """Hold what proves longer than the register asks for
+        A hold that ends before the register's period changes nothing."""
+        body = await json_body(http, HoldRequest)
+        until = parse_rfc3339(body.until)
+        return await answer(await handlers.hold(db, speaker, request, until, body.ground, clock(), random))
 
     return routes

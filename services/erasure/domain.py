@@ -18,6 +18,8 @@ HOLDERS: Final = ("newsletter", "marketing", "subjects")
 
 Reason = Literal["no-longer-needed", "consent-withdrawn", "objection", "unlawful", "legal-obligation"]
 """Why, after GDPR Art. 17(1)."""
+Ground = Literal["legal-claims", "legal-obligation"]
+"""Why what proves is held longer, after GDPR Art. 17(3)."""
 
 
 def is_claimed(said: Iterable[Statement]) -> bool:

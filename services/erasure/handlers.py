@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from services.erasure import store
-from services.erasure.domain import HOLDERS, SOURCE, Reason, at
+from services.erasure.domain import HOLDERS, SOURCE, Ground, Reason, at
 from services.erasure.store import Order, Task
 from shared.clock import rfc3339
 from shared.database import Database
-from shared.events.types import ErasureCompleted, ErasureOrdered, Statement
+from shared.errors import Refused
+from shared.events.types import ErasureCompleted, ErasureHeld, ErasureOrdered, Statement
 from shared.holder import common
 from shared.identifiers import Random, uuid7
 from shared.outbox import put
 from shared.register import Activity, Register
+
+RECEIPT_KEY_SIZE: Final = 16
+
+
+class NothingHeld(Refused):
+    """There is no such order, or nothing is held for it any more."""
+
+    def __init__(self) -> None:
+        super().__init__("nothing-held", str(self.__doc__), status=404)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +47,43 @@ async def order(
     evidence_until: datetime | None,
     now: datetime,
     random: Random,
-) -> Order:
-    """Record the order once; of a subject that was ordered before, that order."""
-    request, statement = uuid7(now, random), uuid7(now, random)
+) -> tuple[Order, bytes | None]:
+    """Record the order once, and give out the key of its receipt; of a subject that was ordered before, that order."""
+    request, statement, key = uuid7(now, random), uuid7(now, random), random(RECEIPT_KEY_SIZE)
     async with db.transaction() as tx:
         await store.lock_subject(tx, subject)
         before = await store.order_of(tx, subject)
         if before is not None:
-            return before
-        new = Order(request, subject, statement, evidence_until, None, now, None, None)
+            return before, None
+        key_hash = hashlib.sha256(key).hexdigest()
+        withdrawal = uuid7(now, random)
+        new = Order(request, subject, statement, evidence_until, None, now, None, None, withdrawal, key_hash)
         await store.put_order(tx, new, HOLDERS)
         said = common(speaker.register, speaker.activity, uuid7(now, random)) | {"by": by}
         data = ErasureOrdered(
             **said, request=request, reason=reason, holders=list(HOLDERS), evidence_until=at(evidence_until)
         )
         await put(tx, [Statement.of(data, id=statement, source=SOURCE, subject=subject, time=rfc3339(now))])
-    return new
+    return new, key
+
+
+async def hold(
+    db: Database, speaker: Speaker, request: str, until: datetime, ground: Ground, now: datetime, random: Random
+) -> Order:
+    """Record that what proves is held longer. A hold that ends before the register's period changes nothing."""
+    async with db.transaction() as tx:
+        held = await store.hold(tx, request, until)
+        if held is None:
+            raise NothingHeld
+        data = ErasureHeld(
+            **common(speaker.register, speaker.activity, uuid7(now, random)),
+            request=request,
+            until=rfc3339(until),
+            ground=ground,
+        )
+        said = Statement.of(data, id=uuid7(now, random), source=SOURCE, subject=held.subject, time=rfc3339(now))
+        await put(tx, [said])
+    return held
 
 
 async def complete(

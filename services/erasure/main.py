@@ -44,7 +44,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
         return {"postgresql": True, **relay.ready()}
 
     app = create_app("erasure", access=Access.load(secrets), metrics=metrics, ready=ready)
-    app.include_router(api.router(db, speaker, ledger, utc_now, os.urandom))
+    app.include_router(api.router(db, speaker, ledger, utc_now, os.urandom, settings.base_url))
 
     async def close() -> None:
         await producer.stop()

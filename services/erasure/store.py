@@ -21,6 +21,8 @@ class Order:
     ordered_at: datetime
     completed: str | None
     completed_at: datetime | None
+    withdrawal: str | None = None
+    receipt_key_hash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ def _order(row: Row) -> Order:
         row["ordered_at"],
         None if row["completed"] is None else str(row["completed"]),
         row["completed_at"],
+        None if row["withdrawal"] is None else str(row["withdrawal"]),
+        row["receipt_key_hash"],
     )
 
 
@@ -65,16 +69,19 @@ async def put_order(tx: Queries, new: Order, holders: Sequence[str]) -> None:
     await tx.execute(
         """
         with ordered as (
-            insert into erasure_order (request, subject, statement, evidence_until, ordered_at)
-            values ($1, $2, $3, $4, $5)
+            insert into erasure_order
+                (request, subject, statement, evidence_until, ordered_at, withdrawal, receipt_key_hash)
+            values ($1, $2, $3, $4, $5, $6, $7)
         )
-        insert into task (request, holder) select $1, * from unnest($6::text[])
+        insert into task (request, holder) select $1, * from unnest($8::text[])
         """,
         new.request,
         new.subject,
         new.statement,
         new.evidence_until,
         new.ordered_at,
+        new.withdrawal,
+        new.receipt_key_hash,
         list(holders),
     )
 
@@ -115,6 +122,21 @@ async def put_answer(
         found,
         now,
     )
+
+
+async def hold(tx: Queries, request: str, until: datetime) -> Order | None:
+    """Hold what proves until then at least, and have every holder told; None if there is no such order, or nothing is
+    held any more."""
+    row = await tx.fetchrow(
+        """
+        with again as (update task set state = 'waiting', found = null where request = $1)
+        update erasure_order set evidence_until = greatest(evidence_until, $2)
+        where request = $1 and evidence_until > clock_timestamp() returning *
+        """,
+        request,
+        until,
+    )
+    return None if row is None else _order(row)
 
 
 async def ask_again(db: Queries, request: str) -> None:

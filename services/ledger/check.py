@@ -13,13 +13,15 @@ from typing import Final, NamedTuple
 from shared.clock import parse_rfc3339, rfc3339
 from shared.events import MAX_STATEMENT_BYTES, Malformed, Statement, parse
 from shared.events.envelope import strict_json
-from shared.identifiers import SOURCE_PATTERN, shard_of
+from shared.identifiers import SOURCE_PATTERN, SYSTEM_SUBJECT, shard_of
 from shared.kafka import Message
 from shared.register import NotInRegister, Register
 from shared.wire import alive_mac, mac_holds, stated_mac
 
 AHEAD_OF_US: Final = timedelta(minutes=2)
 MARK_AHEAD_OF_US: Final = timedelta(seconds=5)
+
+ERASING: Final = frozenset({"ErasureOrdered", "ErasureHeld", "ErasureCompleted"})
 
 Admission = Callable[[Statement], str | None]
 """What the register says to a statement: None, or the reason it does not accept it."""
@@ -195,6 +197,8 @@ def admission(register: Register) -> Admission:
 
     def judge(statement: Statement) -> str | None:
         data = statement.data
+        if statement.subject == SYSTEM_SUBJECT and statement.type in ERASING:
+            return "nobody-to-erase"
         purpose, channel = getattr(data, "purpose", None), getattr(data, "channel", None)
         about = None if purpose is None or channel is None else (purpose, channel)
         notice = getattr(data, "notice", None)

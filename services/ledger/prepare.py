@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from services.ledger import store
-from services.ledger.check import Alive, Reject, Stated
+from services.ledger.check import ERASING, Alive, Reject, Stated
 from services.ledger.head import Head, Sequences, Subject
 from services.ledger.log.leaf import erasure_leaf, event_leaf, leaf_hash, map_root_leaf
 from services.ledger.log.secrets import SubjectSecrets, wrap
@@ -27,7 +27,6 @@ ERASED: Final = "erased-subject"
 ID_REUSED: Final = "id-reused"
 SEQUENCE_REUSED: Final = "sequence-reused"
 
-_ERASING: Final = frozenset({"ErasureOrdered", "ErasureCompleted"})
 _YIELD_EVERY: Final = 100
 
 Names = Mapping[tuple[str, str], bytes]
@@ -228,7 +227,7 @@ class Prepare:
             (item.source, statement.id, item.sequence, item.statement_hash, statement.subject, payload)
         )
         prepared.names[item.source, statement.id] = item.statement_hash
-        if statement.type in _ERASING:
+        if statement.type in ERASING:
             _note_erasure(prepared, statement, index)
         return hashed
 
@@ -269,7 +268,8 @@ def _place(
 
 def _note_erasure(prepared: Prepared, statement: Statement, index: int) -> None:
     until, completed = prepared.erasures.get(statement.subject, (None, None))
-    held = statement.data.evidence_until and parse_rfc3339(statement.data.evidence_until)
+    named = statement.data.until if statement.type == "ErasureHeld" else statement.data.evidence_until
+    held = None if named is None else parse_rfc3339(named)
     prepared.erasures[statement.subject] = (
         max(filter(None, (until, held)), default=None),
         index if completed is None and statement.type == "ErasureCompleted" else completed,

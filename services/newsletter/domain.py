@@ -177,7 +177,7 @@ class Speaker:
 
     @property
     def controller(self) -> str:
-        return next(name for name, party in self.register.parties.items() if party == self.activity.controller)
+        return self.register.controller_of(self.activity)
 
     def common(self, act: str, by: Literal["person", "controller"]) -> dict[str, Any]:
         return {
@@ -341,10 +341,21 @@ def statements_of_withdrawal(speaker: Speaker, withdrawal: Withdrawal, now: date
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A subject is being erased by this recorded order; the id of what withdraws everything, and its receipt's key."""
+
+    subject: str
+    order: str
+    withdrawal: str | None
+    receipt_key_hash: str | None
+
+
 def words_ended(
-    speaker: Speaker, subject: str, order: str, given: Sequence[tuple[str, str]], now: datetime, random: Random
+    speaker: Speaker, ending: Ending, given: Sequence[tuple[str, str]], now: datetime, random: Random
 ) -> list[Statement]:
-    """A subject that is being erased: everything is withdrawn, and each thing that was ever agreed to."""
+    """A subject that is being erased: everything is withdrawn, and each thing that was ever agreed to. The receipt of
+    the erasure is that of the withdrawal of everything."""
     act = uuid7(now, random)
     matters: Sequence[tuple[str | None, str | None]] = [*given, (None, None)]
     return [
@@ -356,10 +367,11 @@ def words_ended(
                 channel=channel,
                 status="ConsentWithdrawn",
                 method="erasure",
-                follows=[order],
+                follows=[ending.order],
+                receipt_key_hash=ending.receipt_key_hash if purpose is None else None,
             ),
-            uuid7(now, random),
-            subject,
+            (ending.withdrawal if purpose is None else None) or uuid7(now, random),
+            ending.subject,
             now,
         )
         for purpose, channel in matters

@@ -108,6 +108,19 @@ class DiscloseRequest(Strict):
     items: Annotated[list[ItemToDisclose], Field(min_length=1, max_length=1000)]
 
 
+class FindRequest(Strict):
+    """A contact point as its holder wrote it, say in a letter."""
+
+    controller: Name
+    identifier: Identifier
+
+
+class Found(TypedDict):
+    """The pseudonym."""
+
+    subject: Subject
+
+
 class SealedItem(TypedDict):
     """One compartment: base64url of nonce 12 || ciphertext || tag 16, and the hash that commits to its key."""
 
@@ -277,6 +290,18 @@ def router(parts: Parts, metrics: Metrics) -> APIRouter:
                 "items": [{"fields": domain.decode_fields(brief)} for brief in opened.briefs],
             }
         )
+
+    @routes.post("/find", dependencies=[Depends(needs("subjects.find"))])
+    @door(
+        takes={JSON: FindRequest},
+        answers={200: json("It is known.", Found)},
+        refuses={404: "It is not known, or not any more."},
+    )
+    async def find(request: Request) -> Response:
+        """The pseudonym of somebody who asks for their rights. Nothing is made, and nothing opened."""
+        body = await json_body(request, FindRequest)
+        subject = await handlers.find(parts, body.controller, parse_email(body.identifier.value))
+        return JSONResponse({"subject": subject}, headers={"Cache-Control": "no-store"})
 
     @routes.post("/disclose", max_body_size=_DISCLOSE_BODY)
     @door(

@@ -412,6 +412,19 @@ async def disclose(
     return [domain.compartment_key(key, name, statement) for statement, name in items]
 
 
+# Find
+
+
+async def find(parts: Parts, controller: str, contact: ContactPoint) -> str:
+    """The pseudonym of a contact point that is known; nothing is made."""
+    [subject] = await store.find_subjects(
+        parts.db, [parts.peppers.digests(controller, contact.kind, contact.normalised)]
+    )
+    if subject is None:
+        raise UnknownSubject
+    return subject
+
+
 # Erase
 
 

@@ -39,7 +39,7 @@ def matter_of(statement: Statement) -> str:
             return f"use:{data.purpose}/{data.channel}"
         case "MessageSent" | "RetentionExecuted":
             return f"data:{data.activity}"
-        case "ErasureOrdered" | "DataErased" | "ErasureCompleted":
+        case "ErasureOrdered" | "ErasureHeld" | "DataErased" | "ErasureCompleted":
             return f"request:{data.request}"
         case "RecordAccessed":
             return f"access:{data.activity}"

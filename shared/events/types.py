@@ -246,6 +246,14 @@ class ErasureOrdered(Data):
     evidence_until: Time | None = None
 
 
+class ErasureHeld(Data):
+    """What only proves is held longer than the register asks for, say for a lawsuit (GDPR Art. 17(3))."""
+
+    request: Uuid7
+    until: Time
+    ground: Literal["legal-claims", "legal-obligation"]
+
+
 class DataErased(Data):
     """One holder's receipt: this is gone there, or its key is."""
 
@@ -284,6 +292,7 @@ DATA_TYPES: Final[dict[tuple[str, int], type[Data]]] = {
     ("MessageSent", 1): MessageSent,
     ("RetentionExecuted", 1): RetentionExecuted,
     ("ErasureOrdered", 1): ErasureOrdered,
+    ("ErasureHeld", 1): ErasureHeld,
     ("DataErased", 1): DataErased,
     ("ErasureCompleted", 1): ErasureCompleted,
     ("RecordAccessed", 1): RecordAccessed,

@@ -172,6 +172,10 @@ class Register:
         except KeyError:
             raise NotInRegister("activity", activity) from None
 
+    def controller_of(self, activity: Activity) -> str:
+        """The name under which the register keeps an activity's controller, as statements write it."""
+        return next(name for name, party in self.parties.items() if party == activity.controller)
+
     def activity_of(self, purpose: str, channel: str) -> Activity:
         """Return the one activity in which people decide this purpose; raises NotInRegister."""
         for activity in self.activities.values():

@@ -42,6 +42,7 @@ StatementType = Literal[
     "RequestReceived",
     "RequestRefused",
     "ErasureOrdered",
+    "ErasureHeld",
     "DataErased",
     "ErasureCompleted",
     "DataDisclosed",

@@ -73,6 +73,7 @@ def test_each_source_may_state_its_own_types_and_no_other(register: Register) ->
         ("marketing", "DataErased"),
         ("subjects", "DataErased"),
         ("erasure", "ErasureOrdered"),
+        ("erasure", "ErasureHeld"),
         ("erasure", "ErasureCompleted"),
         ("ledger", "RecordAccessed"),
     }

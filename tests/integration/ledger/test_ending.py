@@ -22,6 +22,7 @@ from shared.clock import rfc3339, utc_now
 from shared.errors import Unavailable
 from shared.events import types as words
 from shared.follower.records import Recorded
+from shared.identifiers import SYSTEM_SUBJECT
 from shared.kek_rotation import hanging, rotate
 from shared.metrics import Metrics
 from shared.secrets import _write
@@ -184,6 +185,29 @@ async def test_nothing_goes_while_a_recorded_hold_stands(world: World) -> None:
     await world.as_superuser(f"update erasure set ending_at = now() where subject = '{subject}'")
     with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="a recorded hold stands"):
         await db.fetchval("select destroy_subject($1, $2, $3)", subject, [1, 2, 3], [])
+
+
+async def test_a_hold_that_is_recorded_later_holds_what_was_to_go(world: World) -> None:
+    subject, request = new_subject(), new_id()
+    await say(world, given(subject))
+    await say(world, ordered(subject, request), completed(subject, request), source="erasure")
+    far = rfc3339(utc_now() + timedelta(days=1000))
+    data = words.ErasureHeld(**_common(), request=request, until=far, ground="legal-claims")
+    await say(world, stated(data, subject, source="erasure"), source="erasure")
+    await world.run_through()
+    await end_labels(world)
+    await (await destroyer(world)).step()
+    assert (await replayed(world))[1] == {}
+    assert await world.value("select count(*) from subject_key where subject = $1", subject) == 1
+
+
+async def test_what_concerns_nobody_cannot_be_erased_and_stops_nobody(world: World) -> None:
+    request = new_id()
+    await say(world, ordered(SYSTEM_SUBJECT, request), completed(SYSTEM_SUBJECT, request), source="erasure")
+    await say(world, given(new_subject()))
+    await world.run_through()
+    assert {row["reason"] for row in await world.rows("select reason from rejected")} == {"nobody-to-erase"}
+    assert len((await world.judge()).statements) == 1
 
 
 async def test_the_procedure_refuses_while_an_erasure_leaf_is_missing_or_not_sealed(world: World) -> None:

@@ -15,6 +15,7 @@ from tests.integration.newsletter.test_sign_up import CLICKS, NEWSLETTER
 
 REQUEST = "01a20320-a209-7d4e-8f50-0000000000aa"
 ORDER = "01a20320-a209-7d4e-8f50-000000000009"
+WITHDRAWAL = "01a20320-a209-7d4e-8f50-00000000000c"
 
 
 async def subject_of(world: World) -> str:
@@ -24,7 +25,11 @@ async def subject_of(world: World) -> str:
 async def erase(world: World, subject: str) -> dict[str, Any]:
     step = handlers.erasing(world.newsletter.speaker, world.clock, os.urandom)
     holder = Holder(SOURCE, world.db, world.newsletter.speaker.register, ACTIVITY, 1, step, world.clock, os.urandom)
-    return dict(await holder.erase(Task(request=REQUEST, order=ORDER, subject=subject)))
+    return dict(
+        await holder.erase(
+            Task(request=REQUEST, order=ORDER, subject=subject, withdrawal=WITHDRAWAL, receipt_key_hash="c" * 64)
+        )
+    )
 
 
 async def left(world: World, subject: str) -> int:
@@ -47,6 +52,8 @@ async def test_what_was_agreed_to_is_withdrawn_and_everything_with_it_and_the_ro
         ("everything", None, "erasure"),
     }
     assert {one.time for one in withdrawn} == {answer["ended"]}
+    receipts = {one.id: one.data.receipt_key_hash for one in withdrawn if one.data.receipt_key_hash}
+    assert receipts == {WITHDRAWAL: "c" * 64}
     assert await left(world, subject) == 0
     assert await world.superuser.fetchval("select count(*) from newsletter.mail") == 0
     again = await erase(world, subject)
@@ -99,7 +106,7 @@ async def test_what_nobody_confirmed_is_noted_to_go_from_everywhere_unless_they_
 
 async def test_who_agreed_to_something_is_never_taken_for_unclaimed(world: World) -> None:
     await world.subscribed(MARA)
-    await world.asked(MARA, CLICKS, count=3)
+    await world.asked(MARA, NEWSLETTER, CLICKS, count=3)
     await world.no_mail_waits()
     for days in (3, 15):
         world.clock.ahead = timedelta(days=days)

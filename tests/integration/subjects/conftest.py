@@ -40,7 +40,7 @@ CALLERS: Final = {"newsletter": ["n-secret"], "marketing": ["m-secret"], "compli
 GRANTS: Final = {
     "newsletter": ["subjects.seal", "subjects.open"],
     "marketing": ["subjects.open"],
-    "compliance": ["subjects.disclose"],
+    "compliance": ["subjects.disclose", "subjects.find"],
 }
 
 

@@ -115,3 +115,16 @@ async def test_a_receipt_counts_as_recorded_when_it_is_sealed_and_a_rejected_one
     # The row is deleted after a few days; the mark stays.
     await subjects.superuser.execute("delete from subjects.outbox")
     assert (await subjects.erase(subject))["state"] == "recorded"
+
+
+async def test_somebody_who_asks_for_their_rights_is_found_by_their_address_and_nobody_is_made(
+    subjects: Subjects,
+) -> None:
+    body = {"controller": "controller", "identifier": {"kind": "email", "value": "ADA@Example.org"}}
+    assert (await subjects.post("find", body, "compliance")).status_code == 404
+    assert await subjects.superuser.fetchval("select count(*) from subjects.subject") == 0
+    subject = await subjects.subject(ADA)
+    assert (await subjects.post("find", body, "compliance")).json() == {"subject": subject}
+    assert (await subjects.post("find", body, "newsletter")).status_code == 403
+    await subjects.erase(subject)
+    assert (await subjects.post("find", body, "compliance")).status_code == 404
