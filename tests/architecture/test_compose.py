@@ -33,7 +33,7 @@ BUILT_ON = {"postgres", "kafka", "mail", "edge"}
 ASKS = {
     "newsletter": {"postgres", "kafka", "mail", "subjects", "ledger", "marketing", "erasure"},
     "subjects": {"postgres", "kafka", "ledger"},
-    "ledger": {"postgres"},
+    "ledger": {"postgres", "kafka", "subjects", "newsletter", "marketing"},
     "ledger-append": {"postgres", "kafka"},
     "ledger-seal": {"postgres", "kafka"},
     "marketing": {"postgres", "kafka", "mail", "subjects", "ledger"},

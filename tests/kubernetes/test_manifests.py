@@ -25,7 +25,7 @@ VERSIONS: Final = ("1.30", "1.37")  # of Kubernetes: the oldest and the newest w
 REACHED: Final = {"newsletter", "subjects", "ledger", "marketing", "erasure"}
 ALONE: Final = {"ledger-append", "ledger-seal"}  # two at once would hinder each other, or sign two histories
 # Not in the compose file, or not in the cluster: the edge is the ingress, the mail server somebody else's.
-ELSEWHERE: Final = {"edge", "mail", "operator"}
+ELSEWHERE: Final = {"edge", "mail", "operator", "mend"}
 
 Manifests = list[dict[str, Any]]
 
