@@ -156,6 +156,34 @@ def log_create(shard: Annotated[int, typer.Option(help="Which shard.")] = 0) -> 
     asyncio.run(create_log(_with_superuser(Settings()), shard))
 
 
+@log.command("rotate-key")
+def log_rotate_key(shard: Annotated[int, typer.Option(help="Which shard.")] = 0) -> None:
+    """Make another key of a log, and print all its keys for those who verify. It signs beside the old one from the
+    next start of ledger-seal, which must be given the new file.
+
+    Needs CONSENT_LEDGER_SUPERUSER_DSN, and the secrets of the signer.
+    """
+    from services.ledger.rotate import rotate_key
+
+    done = asyncio.run(rotate_key(_with_superuser(Settings()), shard))
+    print(done.keys, end="")
+    print(f"key {done.number} is log-{shard}.{done.number} in the folder of the secrets", file=sys.stderr)
+
+
+@log.command("retire-key")
+def log_retire_key(
+    number: Annotated[int, typer.Argument(help="Which key, counted from 1.")],
+    shard: Annotated[int, typer.Option(help="Which shard.")] = 0,
+) -> None:
+    """Let a key of a log sign no more, once another one does. What it has signed verifies for ever.
+
+    Restart ledger-seal at once, then destroy the file of the key. Needs CONSENT_LEDGER_SUPERUSER_DSN.
+    """
+    from services.ledger.rotate import retire_key
+
+    print(asyncio.run(retire_key(_with_superuser(Settings()), shard, number)).keys, end="")
+
+
 @log.command("check")
 def log_check(shard: Annotated[int | None, typer.Option(help="Only this shard.")] = None) -> None:
     """Re-verify everything stored by the reader alone, and name the first wrong row."""

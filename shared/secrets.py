@@ -104,8 +104,18 @@ class Secrets:
         return Ed25519PrivateKey.from_private_bytes(self._bytes(name, 32))
 
     def log_key(self, shard: int) -> Ed25519PrivateKey:
-        """Signs checkpoints; only the signer's process is given this file."""
+        """The first key of a log, which signs its first checkpoint."""
         return self._ed25519(f"log-{shard}")
+
+    def log_keys(self, shard: int) -> dict[int, Ed25519PrivateKey]:
+        """The keys that sign checkpoints, by number; only the signer's process is given these files.
+
+        The first one is `log-<shard>`, those that take over are `log-<shard>.<number>`.
+        """
+        names = self._numbered(f"log-{shard}", ".")
+        if (self._directory / f"log-{shard}").is_file():
+            names[1] = f"log-{shard}"
+        return {number: self._ed25519(name) for number, name in names.items()}
 
     def fresh_key(self, shard: int) -> Ed25519PrivateKey:
         """Signs the fresh cosignature line, never a checkpoint of its own."""
@@ -218,7 +228,9 @@ def create_secrets(
         **{_first(directory, f"source-{source}", "."): 32 for source in sources},
         **{_first(directory, kind, "-"): 32 for kind in ("kek", "subjects-kek", "pepper", "notice")},
         _first(directory, "way-out", "-"): 64,
-        **{f"{kind}-{shard}": 32 for kind in ("log", "fresh") for shard in range(shards)},
+        **{f"fresh-{shard}": 32 for shard in range(shards)},
+        # Not once another key has taken over: the first may have been retired and removed.
+        **{f"log-{shard}": 32 for shard in range(shards) if not any(directory.glob(f"log-{shard}.[1-9]*"))},
     }
     for name, length in keys.items():
         if not (directory / name).exists():
@@ -229,6 +241,11 @@ def create_secrets(
             _write(directory / name, base64.urlsafe_b64encode(random(32)).decode("ascii").rstrip("=") + "\n")
     if not any(directory.glob("dkim-*.pem")):
         _write(directory / "dkim-1.pem", _rsa_pem())
+
+
+def create_log_key(directory: Path, random: Random, shard: int, number: int) -> None:
+    """Make another key of a log, unless there is one of this number."""
+    _write(directory / f"log-{shard}.{number}", random(32).hex() + "\n")
 
 
 def _first(directory: Path, prefix: str, separator: str) -> str:

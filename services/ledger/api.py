@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 from services.ledger import store
 from services.ledger.log.tiles import entry_bundle, parse_tile_path
 from services.ledger.log.tree import TILE_HEIGHT, TILE_WIDTH
+from services.ledger.log_keys import known_keys, vkey_of
 from services.ledger.payloads import Payloads
 from services.ledger.stored_tree import StoredHashes, leaves
 from shared.access import needs, open_to_everyone
@@ -206,8 +207,9 @@ def _checkpoint_routes(router: APIRouter, parts: Parts) -> None:
     @router.get(f"{prefix}/vkey", dependencies=[Depends(open_to_everyone)])
     @door(answers={200: Answer("A C2SP verifier key, one line.", {TEXT: str})}, refuses=NO_LOG)
     async def vkey(shard: int) -> Response:
-        """The key that signs the log's checkpoints."""
-        return PlainTextResponse((await parts.log(shard)).vkey + "\n", headers=_NEVER)
+        """The newest key that has signed the log's newest checkpoint."""
+        keys = await known_keys(parts.db, (await parts.log(shard)).shard)
+        return PlainTextResponse(vkey_of(keys, await store.sealed_size(parts.db, shard)) + "\n", headers=_NEVER)
 
     @router.get(f"{prefix}/fresh-vkey", dependencies=[Depends(open_to_everyone)])
     @door(answers={200: Answer("A C2SP verifier key, one line.", {TEXT: str})}, refuses=NO_LOG)

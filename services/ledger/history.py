@@ -79,7 +79,6 @@ class Histories:
     db: Database
     keks: Mapping[int, bytes]
     maps: SealedMaps
-    _logs: dict[int, Log] = field(default_factory=dict)
     _hashes: dict[int, StoredHashes] = field(default_factory=dict)
 
     async def of_subject(
@@ -127,20 +126,15 @@ class Histories:
 
     async def log(self, shard: int) -> Log:
         """The log of a shard; Refused 404 if there is none."""
-        if shard not in self._logs:
-            await self._all_logs()
-        try:
-            return self._logs[shard]
-        except KeyError:
-            raise unknown() from None
+        for one in await self._all_logs():
+            if one.shard == shard:
+                return one
+        raise unknown()
 
     async def _all_logs(self) -> Iterable[Log]:
-        if not self._logs:
-            self._logs = {
-                row["shard"]: Log(row["shard"], row["origin"], row["vkey"], row["fresh_vkey"])
-                for row in await store.logs(self.db)
-            }
-        return self._logs.values()
+        # Asked anew each time: another key may have taken a log over.
+        rows = await store.logs(self.db)
+        return [Log(row["shard"], row["origin"], row["vkey"], row["fresh_vkey"]) for row in rows]
 
     async def _single(self, log: Log, index: int) -> History:
         size, note = await self._checkpoint(log)

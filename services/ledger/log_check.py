@@ -12,18 +12,21 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from services.ledger import store
+from services.ledger.log_keys import KnownKey, known_keys, published
 from services.ledger.reader import commitment as reader
-from services.ledger.reader.checkpoint import verify_checkpoint
 from services.ledger.reader.errors import Invalid
+from services.ledger.reader.handover import Handover
 from services.ledger.reader.leaf import Event, MapRoot, parse_leaf
 from services.ledger.reader.merkle import leaf_hash, node_hash, root_of
 from services.ledger.reader.note import CosignatureSigner, CosignatureVerifier, Signer, parse_note
+from services.ledger.reader.policy import Policy
 from services.ledger.reader.replica import Replica
 from services.ledger.signer_files import signed_leaves
 from shared.clock import utc_now
@@ -70,6 +73,7 @@ class Trusted:
 
     keks: Mapping[int, bytes]
     vkeys: Mapping[int, str] = field(default_factory=dict)
+    """By shard, the newest key of the log whose file is here."""
     fresh_vkeys: Mapping[int, str] = field(default_factory=dict)
     notice_keys: Mapping[str, Ed25519PublicKey] = field(default_factory=dict)
     signer_dir: Path | None = None
@@ -100,7 +104,8 @@ async def main(settings: Settings, shard: int | None, progress: Callable[[str], 
         origin = settings.origin(number)
         # Where the signer's keys are not at hand, the log's own row says which they are.
         with suppress(Corrupt):
-            vkeys[number] = Signer(origin, secrets.log_key(number)).vkey
+            if private := secrets.log_keys(number):
+                vkeys[number] = Signer(origin, private[max(private)]).vkey
             fresh_vkeys[number] = CosignatureSigner(f"{origin}/fresh", secrets.fresh_key(number)).vkey
     notice_keys: Mapping[str, Ed25519PublicKey] = {}
     with suppress(Corrupt):
@@ -160,6 +165,8 @@ class _Shard:
         self._blind: set[str] = set()
         """Subjects of whom some payload could not be read: what follows from all of them cannot be checked."""
         self._stopped = False
+        self._keys_known: list[KnownKey] = []
+        """Those that sign this log, or have signed it."""
 
     def _wrong(self, table: str, where: str, what: str) -> Finding:
         return Finding(table, self.shard, where, what)
@@ -169,7 +176,9 @@ class _Shard:
         checkpoints = await self._db.fetch(
             "select size, previous, root, note from checkpoint where shard = $1 order by size", self.shard
         )
-        for finding in self._check_keys():
+        self._keys_known = await known_keys(self._db, self.shard)
+        first = await self._db.fetchval("select vkey from log where shard = $1", self.shard)
+        for finding in self._check_keys(first):
             yield finding
         self._batch_ends = {row["size"]: b"" for row in checkpoints}
         signed = self._signed_leaves()
@@ -189,10 +198,21 @@ class _Shard:
         async for finding in self._check_beside(checkpoints):
             yield finding
 
-    def _check_keys(self) -> Iterator[Finding]:
-        for column, known in (("vkey", self._trusted.vkeys), ("fresh_vkey", self._trusted.fresh_vkeys)):
-            if self.shard in known and known[self.shard] != self._log[column]:
-                yield self._wrong("log", column, "is not the key that we have")
+    def _check_keys(self, first: str) -> Iterator[Finding]:
+        known = [key.vkey for key in self._keys_known]
+        if first != known[0] or self._trusted.vkeys.get(self.shard, first) not in known:
+            yield self._wrong("log", "vkey", "is not the key that we have")
+        if self._trusted.fresh_vkeys.get(self.shard, self._log["fresh_vkey"]) != self._log["fresh_vkey"]:
+            yield self._wrong("log", "fresh_vkey", "is not the key that we have")
+        for before, key in pairwise(self._keys_known):
+            try:
+                handover = Handover((key.handover or "").encode(), before.vkey)
+                handover.verify()
+            except Invalid as invalid:
+                yield self._wrong("log_key", f"number {key.number}", f"{invalid.what} {invalid.why}")
+                continue
+            if (handover.old, handover.new) != (before.vkey, key.vkey):
+                yield self._wrong("log_key", f"number {key.number}", "its handover is about other keys")
 
     def _signed_leaves(self) -> Iterator[bytes]:
         directory = self._trusted.signer_dir
@@ -430,14 +450,14 @@ class _Shard:
             yield self._wrong("head", "edge", "is not that of the leaves")
 
     def _check_checkpoints(self, checkpoints: Sequence[Row]) -> Iterator[Finding]:
-        vkey = self._trusted.vkeys.get(self.shard, self._log["vkey"])
+        policy = Policy(tuple(published(self._keys_known)))
         previous = None
         if not checkpoints:
             yield self._wrong("checkpoint", "all", "there is none")
         for row in checkpoints:
             where = f"size {row['size']}"
             try:
-                checkpoint = verify_checkpoint(row["note"].encode(), vkey)
+                checkpoint = policy.verify(row["note"].encode()).checkpoint
             except Invalid as invalid:
                 yield self._wrong("checkpoint", where, f"{invalid.what} {invalid.why}")
                 continue

@@ -18,12 +18,13 @@ from services.ledger.evidence_signature import PdfSignature
 from services.ledger.gauges import Gauges
 from services.ledger.history import Histories
 from services.ledger.keks import Keks
+from services.ledger.log_keys import known_keys, signers
 from services.ledger.payloads import Payloads
 from services.ledger.proofs import Prover
 from services.ledger.publish import Publisher
 from services.ledger.reader.authority import Authority, parse_authority
 from services.ledger.reader.errors import Invalid
-from services.ledger.reader.note import CosignatureSigner, Signer
+from services.ledger.reader.note import CosignatureSigner
 from services.ledger.reader.policy import POLICY_LIMIT, Policy, parse_policy
 from services.ledger.seal import Sealer
 from services.ledger.sealed_map import SealedMaps
@@ -169,6 +170,10 @@ async def open_seal(settings: Settings) -> Running:
         opened.push_async_callback(outside.close)
         # From the table, not from the settings: an origin is fixed when the log is created.
         origins = {shard: await store.origin(db, shard) for shard in settings.own_shards()}
+        private = {shard: secrets.log_keys(shard) for shard in origins}
+        keys = {
+            shard: signers(origin, await known_keys(db, shard), private[shard]) for shard, origin in origins.items()
+        }
         witnesses = [Witnesses(shard, publisher_db, policy, outside, metrics) for shard in origins]
         # Before anything is signed: a witness that has seen more than our database shows that it was rolled back.
         await asyncio.gather(*(one.ask() for one in witnesses))
@@ -180,7 +185,7 @@ async def open_seal(settings: Settings) -> Running:
             db,
             publisher_db,
             settings.signer_dir,
-            Signer(origin, secrets.log_key(shard)),
+            keys[shard],
             CosignatureSigner(f"{origin}/fresh", secrets.fresh_key(shard)),
             utc_now,
             metrics,

@@ -24,12 +24,13 @@ from services.ledger.key_file import kept_keys
 from services.ledger.log.leaf import ERASURE, EVENT, MAP_ROOT, leaf_hash, split_leaves
 from services.ledger.log.secrets import NONCE_SIZE, KeyEncryptionKeyMissing, SubjectSecrets, unwrap
 from services.ledger.log.tree import TILE_WIDTH, Tile, TileWriter
+from services.ledger.log_keys import known_keys, published, signers
 from services.ledger.owner import as_owner
 from services.ledger.reader.audit import MAX_TILE, Audit, check_tile, split_entries
-from services.ledger.reader.checkpoint import Checkpoint, verify_checkpoint
+from services.ledger.reader.checkpoint import Checkpoint
 from services.ledger.reader.errors import Invalid
-from services.ledger.reader.note import NOTE_LIMIT, CosignatureSigner, Signer, format_note
-from services.ledger.reader.policy import parse_log_keys
+from services.ledger.reader.note import NOTE_LIMIT, CosignatureSigner, format_note
+from services.ledger.reader.policy import Policy, parse_log_keys
 from services.ledger.reader.replica import Replica
 from services.ledger.signer_files import Signed, SignerFiles
 from services.ledger.tail import Tail, drop
@@ -95,7 +96,8 @@ async def restore(
     secrets = Secrets(settings.secrets_dir)
     async with as_owner(settings.superuser_dsn) as owner:
         if mirror is not None:
-            vkey = Signer(await store.origin(owner, shard), secrets.log_key(shard)).vkey
+            origin, keys = await store.origin(owner, shard), await known_keys(owner, shard)
+            vkey = signers(origin, keys, secrets.log_keys(shard))[-1].vkey
             await _from_mirror(mirror, vkey, settings.signer_dir, shard, progress)
         files = SignerFiles.open(settings.signer_dir, shard)
         try:
@@ -244,7 +246,8 @@ class _Restore:
         if newest is None:
             raise Corrupt("checkpoint", f"shard {self._shard} has none")
         try:
-            checkpoint = verify_checkpoint(newest["note"].encode(), self._signer().vkey)
+            keys = Policy(tuple(published(await known_keys(self._db, self._shard))))
+            checkpoint = keys.verify(newest["note"].encode()).checkpoint
         except Invalid:
             raise Corrupt(
                 "checkpoint", f"shard {self._shard}, size {newest['size']} is not signed by our key"
@@ -256,9 +259,6 @@ class _Restore:
         if self._roots.setdefault(checkpoint.size, checkpoint.root) != checkpoint.root:
             raise Corrupt("checkpoint", f"shard {self._shard}, size {checkpoint.size} has another root than was signed")
         return checkpoint.size
-
-    def _signer(self) -> Signer:
-        return Signer(self._origin, self._secrets.log_key(self._shard))
 
     def _agreed(self, stored: Sequence[bytes]) -> int:
         """Of the leaves in PostgreSQL how many are those that were signed."""
@@ -339,7 +339,8 @@ class _Restore:
 
     async def _write_checkpoints(self, sealed: int) -> None:
         """Every checkpoint that was signed since. Ed25519 gives the same signature for the same text."""
-        signer, previous = self._signer(), sealed
+        known = await known_keys(self._db, self._shard)
+        signing, previous = signers(self._origin, known, self._secrets.log_keys(self._shard)), sealed
         for one in self._files.signed:
             if one.size <= sealed:
                 continue
@@ -350,7 +351,7 @@ class _Restore:
                 one.size,
                 previous,
                 one.root,
-                format_note(text, [signer.sign(text)]).decode(),
+                format_note(text, [signer.sign(text) for signer in signing]).decode(),
             )
             previous = one.size
         now = utc_now()

@@ -17,10 +17,12 @@ import asyncpg
 
 from services.ledger import store
 from services.ledger.key_file import Key, KeyFile, indexes_of_new
+from services.ledger.log_keys import began, known_keys, published
 from services.ledger.reader.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.leaf import MapRoot
 from services.ledger.reader.note import format_note
+from services.ledger.reader.policy import Policy
 from services.ledger.reader.replica import Replica
 from services.ledger.signer_files import Signed, SignerFiles
 from services.ledger.store import Batch
@@ -67,7 +69,7 @@ class Sealer:
         db: Database,
         keys_db: Database,
         directory: Path,
-        log_key: LogKey,
+        log_keys: Sequence[LogKey],
         fresh_key: FreshKey,
         clock: Clock,
         metrics: Metrics | None = None,
@@ -78,7 +80,9 @@ class Sealer:
         self._db = db
         self._keys_db = keys_db
         self._directory = directory
-        self._log_key = log_key
+        self._log_keys = tuple(log_keys)
+        self._noted = False
+        """Whether PostgreSQL knows that these keys sign."""
         self._fresh_key = fresh_key
         self._clock = clock
         self._files: SignerFiles | None = None
@@ -249,9 +253,10 @@ class Sealer:
             raise await self._disagree("checkpoint", "there is none")
         known = {one.size: one.root for one in files.signed}
         try:
-            checkpoint = verify_checkpoint(newest["note"].encode(), self._log_key.vkey)
+            keys = await known_keys(self._db, self.shard)
+            checkpoint = Policy(tuple(published(keys))).verify(newest["note"].encode()).checkpoint
         except Invalid:
-            raise await self._disagree("checkpoint", f"size {newest['size']} is not signed by our key") from None
+            raise await self._disagree("checkpoint", f"size {newest['size']} is not signed by a key of ours") from None
         if (checkpoint.size, checkpoint.root) != (newest["size"], newest["root"]) or (
             known.get(checkpoint.size) != checkpoint.root
         ):
@@ -316,9 +321,9 @@ class Sealer:
             return
         now = self._clock()
         text = Checkpoint(self._origin, signed.size, signed.root).text()
-        note = format_note(text, [self._log_key.sign(text)])
+        note = format_note(text, [key.sign(text) for key in self._log_keys])
         # A flipped bit here would be published for ever.
-        if parse_checkpoint(text) != verify_checkpoint(note, self._log_key.vkey):
+        if any(parse_checkpoint(text) != verify_checkpoint(note, key.vkey) for key in self._log_keys):
             raise Corrupt("the signature", f"shard {self.shard}, size {signed.size}")
         fresh = self._fresh_key.sign(text, int(now.timestamp())).decode()
         try:
@@ -329,6 +334,10 @@ class Sealer:
                 raise await self._disagree("checkpoint", f"another signer was here before size {signed.size}") from None
             # Our own, whose answer was lost.
         self._stored = signed.size
+        if not self._noted:
+            # If we stop before this, it is noted with the next checkpoint: a key's first one is no younger than noted.
+            await began(self._db, self.shard, [key.vkey for key in self._log_keys], signed.size)
+            self._noted = True
         self._fresh_at = monotonic()
         self._size.labels(self.shard).set(signed.size)
         self._signatures.labels(self.shard).inc()

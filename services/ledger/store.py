@@ -40,8 +40,14 @@ async def origin(db: Queries, shard: int) -> str:
 
 
 async def logs(db: Queries) -> list[Row]:
-    """Every log: shard, origin, vkey, fresh_vkey."""
-    return await db.fetch("select shard, origin, vkey, fresh_vkey from log order by shard")
+    """Every log: shard, origin, vkey (of the newest key that signs), fresh_vkey."""
+    return await db.fetch(
+        """select l.shard, l.origin, coalesce(k.vkey, l.vkey) as vkey, l.fresh_vkey
+           from log l left join lateral (
+               select vkey from log_key where shard = l.shard and since is not null and until is null
+               order by number desc limit 1) k on true
+           order by l.shard"""
+    )
 
 
 async def head(db: Queries, shard: int) -> Row:

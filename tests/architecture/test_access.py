@@ -26,6 +26,8 @@ OPEN_TO_EVERYONE = {
     "GET /ledger/log/{shard:shard}/cosigned",
     "GET /ledger/log/{shard:shard}/proofs/consistency",
     "GET /ledger/log/{shard:shard}/timestamp",
+    "GET /ledger/log/{shard:shard}/vkeys",
+    "GET /ledger/log/{shard:shard}/handovers/{number}",
     "GET /ledger/log/{shard:shard}/tile/{path:path}",
     "GET /ledger/log/{shard:shard}/vkey",
     "GET /ledger/log/{shard:shard}/fresh-vkey",

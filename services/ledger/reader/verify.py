@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, Protocol, TextIO, TypeGuard
 
-from services.ledger.reader import evidence, page, printed, proof_file, receipt, timestamp
+from services.ledger.reader import evidence, handover, page, printed, proof_file, receipt, timestamp
 from services.ledger.reader.acceptance import Acceptance, hold_against, is_acceptance, verify_acceptance
 from services.ledger.reader.archive import ARCHIVE_LIMIT
 from services.ledger.reader.authority import AUTHORITY_LIMIT, parse_authority
@@ -14,6 +14,7 @@ from services.ledger.reader.errors import Invalid
 from services.ledger.reader.evidence import Bundle
 from services.ledger.reader.facts import Facts, contradictions
 from services.ledger.reader.finding import Finding
+from services.ledger.reader.handover import Handover
 from services.ledger.reader.note import NOTE_LIMIT
 from services.ledger.reader.policy import (
     POLICY_LIMIT,
@@ -36,7 +37,7 @@ _ZIP: Final = (b"PK\x03\x04", b"PK\x05\x06")
 _NOTE: Final = "\n\n\u2014 ".encode()
 _CHECKPOINT_LINES: Final = 3
 
-Kind = Literal["receipt", "evidence bundle", "proof", "timestamp", "checkpoint"]
+Kind = Literal["receipt", "evidence bundle", "proof", "timestamp", "handover", "checkpoint"]
 
 # One flipped bit must not turn a file of ours into one that is none of our business: what names the format may be
 # damaged, or what is in it.
@@ -44,11 +45,13 @@ _FORMATS: Final[Mapping[Kind, str]] = {
     "receipt": receipt.FORMAT,
     "proof": proof_file.FORMAT,
     "timestamp": timestamp.FORMAT,
+    "handover": handover.FIRST_LINE,
 }
 _MARKS: Final[Mapping[Kind, tuple[tuple[bytes, ...], ...]]] = {
     "receipt": ((b"c2sp.org/tlog-proof@v1", b'"opening"'),),
     "proof": ((b'"label_key"', b'"words"'), (b'"map_root"', b'"words"'), (b'"old"', b'"fresh_vkey"')),
     "timestamp": ((b'"answer"', b'"checkpoint"'),),
+    "handover": (),
 }
 _MEMBERS: Final[Mapping[Kind, frozenset[str]]] = {
     "receipt": frozenset({"leaf", "proof", "statement"}),
@@ -143,6 +146,7 @@ _CHECKS: Final[Mapping[Kind, Callable[[bytes, Trusted], Checked]]] = {
     "evidence bundle": Bundle,
     "proof": ProofFile,
     "timestamp": TimestampFile,
+    "handover": Handover,
     "checkpoint": BareCheckpoint,
 }
 

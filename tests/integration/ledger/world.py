@@ -159,7 +159,7 @@ class World:
             db or await self.database("ledger_seal"),
             await self.database("ledger_publish"),
             self.settings.signer_dir,
-            Signer(origin, self.secrets.log_key(shard)),
+            options.pop("log_keys", None) or [Signer(origin, self.secrets.log_key(shard))],
             CosignatureSigner(f"{origin}/fresh", self.secrets.fresh_key(shard)),
             options.pop("clock", utc_now),
         )
