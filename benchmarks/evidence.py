@@ -13,7 +13,8 @@ from typing import Final
 from benchmarks import machine, running
 from benchmarks.report import Result, milliseconds, percentile
 from infra.local.installation import PROCESSES, Installation
-from infra.local.story import CHANNEL, PURPOSE, Screen, Story
+from infra.local.screen import Screen
+from infra.local.story import CHANNEL, PURPOSE, Story
 from shared.client import ServiceClient
 
 AIM: Final = 1.0
