@@ -43,6 +43,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         parts.close()
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what shares one running installation, or one costly preparation, in one of pytest's worker processes."""
     for item in items:
