@@ -111,7 +111,7 @@ compose-secrets: venv
 	@exec $(BIN)/python -m infra.compose.secrets
 
 test: venv
-	@exec $(BIN)/pytest -q -n $(WORKERS) --dist loadgroup $(PLACES:%=--ignore=%)
+	@exec $(BIN)/pytest -q -n $(WORKERS) $(PLACES:%=--ignore=%)
 
 test-faults: venv
 	@exec $(BIN)/pytest -q tests/faults/parts

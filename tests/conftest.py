@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import AsyncIterator
+from pathlib import PurePosixPath
 
 import asyncpg
 import hypothesis
 import pytest
 from hypothesis import HealthCheck
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from shared.migrations import migrate
 from tests.parts import Database, KafkaPart, Parts, PostgresPart, plan
 
-SHARE_AN_INSTALLATION = {("tests", "faults", "running"), ("tests", "faults", "parts")}
+SHARE_AN_INSTALLATION = {"journeys", "attacks", "faults/running", "faults/parts"}
 SHARES_ITS_PREPARATION = {"test_kafka_users.py", "test_log_check.py", "test_access.py", "test_imports.py"}
 # The servers under test share the processor with us: how long an example takes says nothing about it.
 hypothesis.settings.register_profile("real parts", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -43,15 +46,23 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         parts.close()
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares one running installation, or one costly preparation, in one of pytest's worker processes."""
-    for item in items:
-        place = item.path.relative_to(item.config.rootpath)
-        if place.parts[1] in {"journeys", "attacks"} or place.parts[:3] in SHARE_AN_INSTALLATION:
-            item.add_marker(pytest.mark.xdist_group("/".join(place.parts[1:-1])))
-        elif place.name in SHARES_ITS_PREPARATION:
-            item.add_marker(pytest.mark.xdist_group(place.name))
+class Grouped(LoadScopeScheduling):
+    """Keeps what shares one running installation, or one costly preparation, in one of pytest's worker processes.
+
+    (xdist's own groups by marks go by a private attribute that pytest does not read any more.)
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        place = PurePosixPath(nodeid.partition("::")[0])
+        if place.parts[1] in SHARE_AN_INSTALLATION or "/".join(place.parts[1:3]) in SHARE_AN_INSTALLATION:
+            return str(place.parent)
+        return str(place) if place.name in SHARES_ITS_PREPARATION else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Grouped:
+    """Whatever `--dist` says."""
+    return Grouped(config, log)
 
 
 @pytest.fixture(scope="session")
