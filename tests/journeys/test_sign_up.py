@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 
 def told(page: Page) -> tuple[int, bytes, dict[str, str]]:
-    """All that an answer tells, but for the clock."""
-    return page.status, page.body, {name: value for name, value in page.headers.items() if name != "date"}
+    """All that an answer tells, but for the clock and what it is signed for: its own statements."""
+    length = len(page.headers["consent-acceptance"])
+    headers = {name: value for name, value in page.headers.items() if name not in {"date", "consent-acceptance"}}
+    return page.status, page.body, headers | {"consent-acceptance": f"{length} characters"}
 
 
 def head(url: str) -> tuple[int, bytes]:

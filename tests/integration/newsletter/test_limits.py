@@ -27,8 +27,10 @@ def limit(world: World, which: str, network: int, everybody: int | None = None) 
 
 
 def told(answer: httpx.Response) -> tuple[int, bytes, dict[str, str]]:
-    """All that an answer tells, but for the clock."""
-    return answer.status_code, answer.content, {name: text for name, text in answer.headers.items() if name != "date"}
+    """All that an answer tells, but for the clock and what it is signed for: its own statements."""
+    length = len(answer.headers["consent-acceptance"])
+    headers = {name: text for name, text in answer.headers.items() if name not in {"date", "consent-acceptance"}}
+    return answer.status_code, answer.content, headers | {"consent-acceptance": f"{length} characters"}
 
 
 async def mails_that_left(world: World) -> int:

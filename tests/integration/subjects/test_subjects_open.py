@@ -162,4 +162,5 @@ async def test_every_route_says_who_may_call_it(subjects: Subjects) -> None:
         "/subjects/seal/several": "subjects.seal",
         "/subjects/open": "subjects.open",
         "/subjects/disclose": "subjects.disclose",
+        "/subjects/find": "subjects.find",
     }
