@@ -132,7 +132,7 @@ class Stack:
             "SIGNER_DIR": str(self.folder / "signer"),
             **{
                 f"{name.upper()}_URL": f"http://{self.address(name)}:8080"
-                for name in ("newsletter", "subjects", "ledger")
+                for name in ("newsletter", "subjects", "ledger", "marketing", "erasure")
             },
         }
         given = {f"CONSENT_LEDGER_{name}": value for name, value in settings.items()}
