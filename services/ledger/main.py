@@ -28,7 +28,7 @@ from services.ledger.reader.note import CosignatureSigner
 from services.ledger.reader.policy import POLICY_LIMIT, Policy, parse_policy
 from services.ledger.seal import Sealer
 from services.ledger.sealed_map import SealedMaps
-from services.ledger.timestamps import Timestamps
+from services.ledger.timestamps import Timestamps, answers
 from services.ledger.witnesses import Witnesses
 from shared.access import Access
 from shared.client import ServiceClient
@@ -204,6 +204,7 @@ async def open_seal(settings: Settings) -> Running:
         )
         publishers.append(publisher)
         tasks[f"ledger.publish.{shard}"] = publisher.run
+    answers(metrics)
     if settings.timestamp_url:
         authority = _authority(settings)
         for shard in origins:

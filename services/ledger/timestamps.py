@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 from typing import Final
 
+from prometheus_client import Counter
 from rfc3161_client import HashAlgorithm, TimestampRequestBuilder, decode_timestamp_response
 
 from services.ledger import stamps, store
@@ -26,6 +27,11 @@ _KIND: Final = "application/timestamp-query"
 _OK: Final = 200
 
 log = logs.logger("timestamps")
+
+
+def answers(metrics: Metrics) -> Counter:
+    """Counted also where no authority is asked: none."""
+    return metrics.counter("timestamp_answers", "What the authority answered", ["answer"])
 
 
 class Timestamps:
@@ -50,8 +56,7 @@ class Timestamps:
         self._authority = authority
         self._http = http
         self._clock = clock
-        metrics = metrics or Metrics("ledger_seal")
-        self._answers = metrics.counter("timestamp_answers_total", "what the authority answered", ["answer"])
+        self._answers = answers(metrics or Metrics("ledger_seal"))
 
     async def run(self) -> None:
         """Have the newest checkpoint timestamped whenever one is due, until cancelled."""

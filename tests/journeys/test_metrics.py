@@ -29,8 +29,8 @@ MOST_SERIES: Final = 40
 """Of one metric, but for the durations of requests: routes times methods times answers."""
 OTHER_UNITS: Final = re.compile(r"_(ms|millis|milliseconds|minutes|hours|days|kb|kib|mb|percent)(_|$)")
 LABELS: Final = {
-    "act", "answer", "check", "compartment", "decision", "duty", "kind", "le", "limit", "link", "method", "outcome",
-    "reason", "route", "scope", "shard", "source", "stage", "state", "status",
+    "act", "answer", "check", "compartment", "decision", "duty", "holder", "kind", "le", "limit", "link", "method",
+    "outcome", "reason", "route", "scope", "shard", "source", "stage", "state", "status", "witness",
 }  # fmt: skip
 
 
