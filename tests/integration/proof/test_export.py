@@ -68,7 +68,7 @@ async def test_the_same_state_gives_the_same_statements(installation: Installati
     one, two = (unpack("1", (tmp_path / name).read_bytes()) for name in ("one.zip", "two.zip"))
     # The second opening is recorded too: the log has grown, and with it the way from each leaf up to its root.
     different = {name for name in one if one[name] != two[name]}
-    assert all(name.startswith(("checkpoint", "manifest", "statements/")) for name in different)
+    assert all(name.startswith(("checkpoint", "manifest", "proofs/", "statements/")) for name in different)
     without_way = [[{**json.loads(it[name]), "hashes": []} for name in it if name[:5] == "state"] for it in (one, two)]
     assert without_way[0] == without_way[1] != []
 
