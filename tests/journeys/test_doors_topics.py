@@ -143,6 +143,8 @@ def test_what_an_outsider_states_is_a_row_with_its_reason_and_stops_nobody(world
     until("all of them", lambda: int(world.sql(played)) - before >= len(said), 30)
     counted: Counter[str] = Counter()
     for row in unhandled(world):
+        if row["reason"] == "nobody-to-erase":  # what other tests said through a door of their own
+            continue
         assert (row["source"], row["sequence"]) == (None, None)
         counted[row["reason"]] += row["times"]
     assert counted == Counter(reason for reason, _ in said)

@@ -125,7 +125,7 @@ def test_a_stalled_web_that_wakes_up_again_does_nothing_that_another_has_done_or
         with another_web(installation) as crowd.door:
             # PostgreSQL ends the sessions that hold the locks, and whoever waits for them takes over.
             attempted = "select count(*) from marketing.delivery where state = 'attempted'"
-            until("another sender", lambda: world.sql(attempted) == "0", 30)
+            until("another sender", lambda: world.sql(attempted) == "0", 90)
             leaving = [person for person in people if person.address in mails.held]
             for person in leaving:
                 person.leaves_by = "welcome"
