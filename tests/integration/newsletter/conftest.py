@@ -231,11 +231,13 @@ class World:
         return link
 
     async def subscribed(self, address: str, *purposes: str) -> EmailMessage:
-        """Sign up, confirm, record; the welcome mail."""
+        """Sign up, confirm, record; the welcome mail, once it is noted as sent."""
         answer = await self.http.post(await self.asked(address, *purposes))
         assert answer.status_code == 200, answer.text
         await self.record()
-        return await self.mail(address, 2)
+        welcome = await self.mail(address, 2)
+        await self.no_mail_waits()
+        return welcome
 
     async def stated(self, *types: str) -> list[Statement]:
         """What the newsletter stated, in order."""
