@@ -151,7 +151,7 @@ def log_create(shard: Annotated[int, typer.Option(help="Which shard.")] = 0) -> 
 
     Needs CONSENT_LEDGER_SUPERUSER_DSN.
     """
-    from services.ledger.create import create_log
+    from services.ledger.procedures.create import create_log
 
     asyncio.run(create_log(_with_superuser(Settings()), shard))
 
@@ -163,7 +163,7 @@ def log_rotate_key(shard: Annotated[int, typer.Option(help="Which shard.")] = 0)
 
     Needs CONSENT_LEDGER_SUPERUSER_DSN, and the secrets of the signer.
     """
-    from services.ledger.rotate import rotate_key
+    from services.ledger.procedures.rotate import rotate_key
 
     done = asyncio.run(rotate_key(_with_superuser(Settings()), shard))
     print(done.keys, end="")
@@ -179,7 +179,7 @@ def log_retire_key(
 
     Restart ledger-seal at once, then destroy the file of the key. Needs CONSENT_LEDGER_SUPERUSER_DSN.
     """
-    from services.ledger.rotate import retire_key
+    from services.ledger.procedures.rotate import retire_key
 
     print(asyncio.run(retire_key(_with_superuser(Settings()), shard, number)).keys, end="")
 
@@ -187,7 +187,7 @@ def log_retire_key(
 @log.command("check")
 def log_check(shard: Annotated[int | None, typer.Option(help="Only this shard.")] = None) -> None:
     """Re-verify everything stored by the reader alone, and name the first wrong row."""
-    from services.ledger import log_check as check
+    from services.ledger.procedures import log_check as check
 
     raise typer.Exit(asyncio.run(check.main(Settings(), shard, _progress)))
 
@@ -204,7 +204,7 @@ def log_drop_tail(
     What had been accepted comes again from Kafka and the outboxes. Run it where the signer's files and the
     key-encryption keys are, with ledger-append and ledger-seal stopped. Needs CONSENT_LEDGER_SUPERUSER_DSN.
     """
-    from services.ledger.tail import drop_tail
+    from services.ledger.procedures.tail import drop_tail
 
     print(asyncio.run(drop_tail(_with_superuser(Settings()), shard, by, reason, keep)))
 
@@ -231,7 +231,7 @@ def log_audit(
 
     Exit status: 0 all of it holds under the given key; 1 something is wrong, or no key was given; 2 not done.
     """
-    from services.ledger import audit
+    from services.ledger.procedures import audit
 
     if (cosign_key is None) != (not cosign_as) or (cosign_key is not None and position is None):
         raise typer.BadParameter("To cosign, give --cosign-key, --cosign-as and --position: what was cosigned is kept.")
@@ -264,7 +264,7 @@ def log_restore(
     Run it where the signer's files and keys and the key-encryption keys are, with all services stopped. Needs
     CONSENT_LEDGER_SUPERUSER_DSN.
     """
-    from services.ledger.restore import restore
+    from services.ledger.procedures.restore import restore
 
     print(asyncio.run(restore(_with_superuser(Settings()), shard, by, reason, mirror, _progress)))
 
@@ -301,7 +301,7 @@ def evidence(
 ) -> None:
     """Export the evidence of one consent as one file: a canonical ZIP that `verify` checks offline, or with it inside
     a document to print or a page. That you asked, in which role and why, is recorded before you get it."""
-    from services.ledger.evidence import Wanted, export
+    from services.ledger.evidence.bundle import Wanted, export
 
     purpose, _, channel = matter.partition("/")
     try:
@@ -318,7 +318,7 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to wr
 
 
 def _prove(kind: str, subject: str, matter: str, output: Path | None, at: str | None = None) -> None:
-    from services.ledger import proof_export
+    from services.ledger.procedures import proof_export
 
     made = asyncio.run(proof_export.of_subject(Settings(), kind, subject, matter, at))
     print(proof_export.hand_over(made, output), file=sys.stderr)
@@ -361,7 +361,7 @@ def proof_consistency(
     url: Annotated[str | None, typer.Option(help="Where the log is served; else as the settings say.")] = None,
 ) -> None:
     """The log of today begins with what your file saw of it: nothing was changed or taken away since."""
-    from services.ledger import proof_export
+    from services.ledger.procedures import proof_export
 
     made = asyncio.run(proof_export.consistency(Settings(), kept, vkey, url))
     print(proof_export.hand_over(made, output), file=sys.stderr)
@@ -471,7 +471,7 @@ def witness_serve(
 @rejected.command("list")
 def rejected_list() -> None:
     """What could not be recorded, with the reason of each, as JSON lines."""
-    from services.ledger.rejects import rejected_rows
+    from services.ledger.procedures.rejects import rejected_rows
 
     for row in asyncio.run(rejected_rows(Settings())):
         print(json.dumps(row))
@@ -484,7 +484,7 @@ def rejected_handle(
     reason: Annotated[str, typer.Option(help="What was done, in one sentence.")],
 ) -> None:
     """Note who has dealt with a reject, and how. The row stays; it no longer keeps the ledger from being ready."""
-    from services.ledger.rejects import handle
+    from services.ledger.procedures.rejects import handle
 
     asyncio.run(handle(Settings(), number, by, reason))
 
@@ -500,7 +500,7 @@ def rejected_replay(
     They pass the checks of every statement, and are recorded once however often they are played. Run it where the
     sources' keys are; ledger-append must have been restarted if the register was what was mended.
     """
-    from services.ledger.rejects import replay
+    from services.ledger.procedures.rejects import replay
 
     for number in sorted(numbers):
         print(f"{number}: {asyncio.run(replay(Settings(), number, by, reason))}")
@@ -509,7 +509,7 @@ def rejected_replay(
 @incidents.command("list")
 def incidents_list() -> None:
     """Every open incident, as JSON lines."""
-    from services.ledger.rejects import open_incidents
+    from services.ledger.procedures.rejects import open_incidents
 
     for row in asyncio.run(open_incidents(Settings())):
         print(json.dumps(row))
@@ -522,7 +522,7 @@ def incidents_close(
     reason: Annotated[str, typer.Option(help="Why, in one sentence.")],
 ) -> None:
     """Close an incident in the name of a person. Closing a gap counts what is missing as arrived."""
-    from services.ledger.rejects import close_incident
+    from services.ledger.procedures.rejects import close_incident
 
     asyncio.run(close_incident(Settings(), number, by, reason))
 

@@ -19,16 +19,16 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.ledger.evidence import Material
-from services.ledger.history import History, Log, Proven, concerning
+from services.ledger.evidence.bundle import Material
 from services.ledger.log.leaf import event_leaf, leaf_hash, map_root_leaf
 from services.ledger.log.secrets import SubjectSecrets
 from services.ledger.log.state_map import StateMap
 from services.ledger.log.tiles import inclusion_proof
 from services.ledger.log.tree import Edge
+from services.ledger.proofs.history import History, Log, Proven, concerning
+from services.ledger.proofs.receipt import history_json
 from services.ledger.reader.checkpoint import Checkpoint
 from services.ledger.reader.note import CosignatureSigner, Signer, format_note
-from services.ledger.receipt import history_json
 from services.newsletter.dkim import key_set as dkim_key_set
 from services.newsletter.domain import (
     Asked,

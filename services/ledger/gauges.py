@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from services.ledger import cosignatures, stamps, store
+from services.ledger import store
+from services.ledger.outside import cosignatures, stamps
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.leaf import Erasure, Event, parse_leaf
 from shared.clock import Clock

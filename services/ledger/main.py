@@ -10,26 +10,33 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from services.ledger import api, evidence_api, proofs_api, receipts_api, scripts_api, statements_api, store, trust_api
+from services.ledger import store
+from services.ledger.api import evidence as evidence_api
+from services.ledger.api import log as log_api
+from services.ledger.api import proofs as proofs_api
+from services.ledger.api import receipts as receipts_api
+from services.ledger.api import scripts as scripts_api
+from services.ledger.api import statements as statements_api
+from services.ledger.api import trust as trust_api
 from services.ledger.append import Appender, Keys
 from services.ledger.check import admission
 from services.ledger.destroy import Destroyer
-from services.ledger.evidence_signature import PdfSignature
+from services.ledger.evidence.signature import PdfSignature
 from services.ledger.gauges import Gauges
-from services.ledger.history import Histories
 from services.ledger.keks import Keks
 from services.ledger.log_keys import known_keys, signers
+from services.ledger.outside.timestamps import Timestamps, answers
+from services.ledger.outside.witnesses import Witnesses
 from services.ledger.payloads import Payloads
-from services.ledger.proofs import Prover
+from services.ledger.proofs.history import Histories
+from services.ledger.proofs.issue import Prover
+from services.ledger.proofs.sealed_map import SealedMaps
 from services.ledger.publish import Publisher
 from services.ledger.reader.authority import Authority, parse_authority
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.note import CosignatureSigner
 from services.ledger.reader.policy import POLICY_LIMIT, Policy, parse_policy
 from services.ledger.seal import Sealer
-from services.ledger.sealed_map import SealedMaps
-from services.ledger.timestamps import Timestamps, answers
-from services.ledger.witnesses import Witnesses
 from shared.access import Access
 from shared.client import ServiceClient
 from shared.clock import utc_now
@@ -65,7 +72,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
         opened.push_async_callback(db.close)
         for voice in voices.values():
             opened.push_async_callback(voice.producer.stop)
-        parts = api.Parts(db, Keks(secrets.keks), db.listen("ledger_sealed"), utc_now)
+        parts = log_api.Parts(db, Keks(secrets.keks), db.listen("ledger_sealed"), utc_now)
         maps = SealedMaps(db, db.listen("ledger_sealed"))
         histories = Histories(db, parts.keks, maps)
         registers = receipts_api.Registers(db, register)
@@ -94,11 +101,11 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
         close = opened.pop_all().aclose
 
     async def ready() -> dict[str, bool | str]:
-        return await api.ready(parts)
+        return await log_api.ready(parts)
 
     limits = Limits.of(settings, utc_now, os.urandom, metrics)
     app = create_app("ledger", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
-    app.include_router(api.router(parts))
+    app.include_router(log_api.router(parts))
     app.include_router(trust_api.router(parts))
     app.include_router(receipts_api.router(prover, registers, pages, limits))
     app.include_router(scripts_api.router())

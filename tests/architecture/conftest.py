@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from infra.compose import secrets
-from services.ledger.create import create_log
+from services.ledger.procedures.create import create_log
 from services.serve import ROLES, open_role
 from shared.process import Running
 from shared.settings import Settings

@@ -39,6 +39,7 @@ VIOLATIONS = {
     "marketing-layers": ("services/marketing/domain.py", "services.marketing.store"),
     "erasure-layers": ("services/erasure/domain.py", "services.erasure.store"),
     "ledger-layers": ("services/ledger/store.py", "services.ledger.prepare"),
+    "ledger-proofs": ("services/ledger/proofs/history.py", "services.ledger.proofs.issue"),
 }
 
 

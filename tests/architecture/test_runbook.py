@@ -15,7 +15,8 @@ from click import Command, Context, Group
 
 from infra.observability import dashboard
 from services.cli import app
-from services.ledger import prepare, seal, store, witnesses
+from services.ledger import prepare, seal, store
+from services.ledger.outside import witnesses
 from services.serve import ROLES
 from shared.access import grants
 

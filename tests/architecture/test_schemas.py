@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from infra.compose import secrets
-from services.ledger.create import create_log
+from services.ledger.procedures.create import create_log
 from shared import migrations
 from shared.settings import Settings
 from tests.conftest import Database

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from services.ledger import api
-from services.ledger.audit import Request, audit
+from services.ledger.api import log as log_api
 from services.ledger.log.tiles import entry_bundle, parse_tile_path
+from services.ledger.procedures.audit import Request, audit
 from services.ledger.reader.audit import Audit
 from services.ledger.reader.policy import LogKey, Policy
 from shared.access import Access
@@ -47,9 +47,9 @@ def position(liar: Liar, checkpoint: bytes) -> bytes:
 async def serving(site: Site) -> AsyncIterator[str]:
     """Yield the address of the log at our own front door."""
     db = await site.world.database("ledger")
-    parts = api.Parts(db, site.world.secrets.keks(), db.listen("ledger_sealed"), utc_now)
-    app = create_app("ledger", access=Access({}, {}), metrics=Metrics("ledger"), ready=lambda: api.ready(parts))
-    app.include_router(api.router(parts))
+    parts = log_api.Parts(db, site.world.secrets.keks(), db.listen("ledger_sealed"), utc_now)
+    app = create_app("ledger", access=Access({}, {}), metrics=Metrics("ledger"), ready=lambda: log_api.ready(parts))
+    app.include_router(log_api.router(parts))
     listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     server = asyncio.create_task(serve_http(app, "127.0.0.1", 0, listening.set_result))
     try:

@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from services.ledger import receipt as receipts
-from services.ledger.history import History, Log, Proven
 from services.ledger.log.leaf import MAP_ROOT, event_leaf, leaf_hash, map_root_leaf, split_leaves
 from services.ledger.log.secrets import SubjectSecrets, unwrap
 from services.ledger.log.state_map import StateMap
 from services.ledger.log.tiles import consistency_proof, inclusion_proof
+from services.ledger.proofs import receipt as receipts
+from services.ledger.proofs.history import History, Log, Proven
+from services.ledger.proofs.receipt import Snapshot
 from services.ledger.reader.checkpoint import Checkpoint
 from services.ledger.reader.commitment import derive
 from services.ledger.reader.merkle import root_of
 from services.ledger.reader.note import CosignatureSigner, Signer, format_note
 from services.ledger.reader.proof_file import FORMAT, matters
 from services.ledger.reader.strict import encode_base64url
-from services.ledger.receipt import Snapshot
 from shared.clock import millis, utc_now
 from shared.events import matter_of, parse
 from tests.attacks.site import Site

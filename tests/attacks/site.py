@@ -17,14 +17,14 @@ from typing import Any, Self
 import asyncpg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.ledger import receipt as receipts
 from services.ledger.append import Appender
-from services.ledger.create import create_log
-from services.ledger.history import Histories
-from services.ledger.log_check import Finding, Trusted, check_log
+from services.ledger.procedures.create import create_log
+from services.ledger.procedures.log_check import Finding, Trusted, check_log
+from services.ledger.proofs import receipt as receipts
+from services.ledger.proofs.history import Histories
+from services.ledger.proofs.receipt import Snapshot
+from services.ledger.proofs.sealed_map import SealedMaps
 from services.ledger.reader.note import CosignatureSigner, Signer
-from services.ledger.receipt import Snapshot
-from services.ledger.sealed_map import SealedMaps
 from shared.clock import Clock, utc_now
 from shared.database import Signal
 from shared.events import parse

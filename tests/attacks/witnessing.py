@@ -10,8 +10,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from services.ledger.outside.witnesses import DISAGREES, Witnesses
 from services.ledger.reader.policy import parse_policy
-from services.ledger.witnesses import DISAGREES, Witnesses
 from services.witness.main import doors
 from services.witness.memory import Memory
 from services.witness.witness import Answer, Witness

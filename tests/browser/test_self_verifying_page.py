@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import pytest
 
-from services.ledger.evidence import bundle, files_of
+from services.ledger.evidence.bundle import bundle, files_of
+from services.ledger.evidence.page import VERIFIER, page_of
+from services.ledger.proofs.receipt import Snapshot, receipt, to_bytes
 from services.ledger.reader.archive import pack
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.evidence import MANIFEST
 from services.ledger.reader.page import BEGINS
 from services.ledger.reader.verify import verify
-from services.ledger.receipt import Snapshot, receipt, to_bytes
-from services.ledger.self_verifying_page import VERIFIER, page_of
 from shared.register import load
 from tests.browser.conftest import SCREENSHOTS
 from tests.browser.visitor import Visitor

@@ -25,10 +25,10 @@ SCHEMAS: Final = {
     "shared/holder": ("newsletter", "marketing", "subjects"),
 }
 READS_EVERYTHING: Final = {
-    "services/ledger/log_check.py": "its work is to read everything",
-    "services/ledger/create.py": "runs once, on an empty log",
-    "services/ledger/tail.py": "runs after an accident, while nothing is appended",
-    "services/ledger/restore.py": "runs after a backup was restored, while nothing is appended",
+    "services/ledger/procedures/log_check.py": "its work is to read everything",
+    "services/ledger/procedures/create.py": "runs once, on an empty log",
+    "services/ledger/procedures/tail.py": "runs after an accident, while nothing is appended",
+    "services/ledger/procedures/restore.py": "runs after a backup was restored, while nothing is appended",
     "shared/outbox/restored.py": "as that",
 }
 SMALL: Final = {

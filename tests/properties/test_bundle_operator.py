@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.ledger.evidence import files_of
+from services.ledger.evidence.bundle import files_of
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.strict import canonical_json
 from services.ledger.reader.verify import verify

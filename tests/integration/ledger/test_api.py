@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.ledger import api
+from services.ledger.api import log as log_api
 from services.ledger.log.tiles import inclusion_proof
 from services.ledger.reader.checkpoint import Checkpoint, verify_checkpoint
 from services.ledger.reader.merkle import leaf_hash, root_of, verify_inclusion
@@ -37,10 +37,10 @@ async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
 @asynccontextmanager
 async def open_client(world: World, caller: str = "newsletter") -> AsyncIterator[httpx.AsyncClient]:
     db = await world.database("ledger")
-    parts = api.Parts(db, world.secrets.keks(), db.listen("ledger_sealed"), utc_now)
+    parts = log_api.Parts(db, world.secrets.keks(), db.listen("ledger_sealed"), utc_now)
     access = Access({caller: ["secret"]}, {caller: SCOPES})
-    app = create_app("ledger", access=access, metrics=Metrics("ledger"), ready=lambda: api.ready(parts))
-    app.include_router(api.router(parts))
+    app = create_app("ledger", access=access, metrics=Metrics("ledger"), ready=lambda: log_api.ready(parts))
+    app.include_router(log_api.router(parts))
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app),
         base_url="http://ledger",

@@ -8,8 +8,8 @@ from hashlib import sha256
 
 import pytest
 
-from services.ledger import rejects
 from services.ledger.append import Stale
+from services.ledger.procedures import rejects
 from services.ledger.store import add_attachment
 from shared.clock import parse_rfc3339, rfc3339, utc_now
 from shared.errors import Refused, Unavailable

@@ -16,8 +16,8 @@ from aiohttp import web
 from typer.testing import CliRunner
 
 from services.cli import app
-from services.ledger import audit as audits
-from services.ledger.audit import Request, audit
+from services.ledger.procedures import audit as audits
+from services.ledger.procedures.audit import Request, audit
 from services.ledger.reader.note import CosignatureSigner, CosignatureVerifier, Signer, parse_note
 from services.ledger.reader.policy import LogKey, Policy, Witness
 from shared.errors import Unavailable

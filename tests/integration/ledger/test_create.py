@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from services.ledger.create import create_log
+from services.ledger.procedures.create import create_log
 from services.ledger.signer_files import Signed, SignerFiles
 from shared.errors import Refused
 from tests.integration.ledger.world import World

@@ -9,8 +9,8 @@ import pytest
 
 from services.ledger import store
 from services.ledger.append import Fenced
-from services.ledger.log_check import Finding, Trusted, check_log
-from services.ledger.tail import Tail, drop_tail
+from services.ledger.procedures.log_check import Finding, Trusted, check_log
+from services.ledger.procedures.tail import Tail, drop_tail
 from shared.clock import utc_now
 from shared.errors import Corrupt, Refused
 from tests.integration.ledger.world import World, given, leaf_values, new_subject, withdrawn

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from services.ledger.gauges import Gauges
-from services.ledger.log_check import main
+from services.ledger.procedures.log_check import main
 from shared.clock import utc_now
 from shared.metrics import Metrics
 from tests.integration.ledger.world import given, new_subject

@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from services.ledger.log_check import Finding, Progress, Trusted, check_log, main
+from services.ledger.procedures.log_check import Finding, Progress, Trusted, check_log, main
 from services.ledger.reader.note import CosignatureSigner, Signer
 from services.ledger.store import add_attachment
 from shared.clock import utc_now

@@ -16,8 +16,8 @@ from aiohttp import web
 
 from services.ledger import store
 from services.ledger.key_file import kept_keys
-from services.ledger.log_check import Finding, Trusted, check_log
-from services.ledger.restore import Restored, restore
+from services.ledger.procedures.log_check import Finding, Trusted, check_log
+from services.ledger.procedures.restore import Restored, restore
 from shared.clock import utc_now
 from shared.errors import Corrupt, Refused
 from shared.secrets import _write

@@ -12,9 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from services.ledger import api, statements_api
+from services.ledger.api import log as log_api
+from services.ledger.api import statements as statements_api
 from services.ledger.append import Appender
-from services.ledger.rejects import replay
+from services.ledger.procedures.rejects import replay
 from shared.access import Access
 from shared.clock import rfc3339, utc_now
 from shared.errors import Refused, Unavailable
@@ -34,9 +35,9 @@ async def open_door(world: World, *, kafka: str = "", over_http: bool = True) ->
     """Yield a caller named newsletter at the ledger's door."""
     db = await world.database("ledger")
     producer = Producer(kafka or world.settings.kafka)
-    parts = api.Parts(db, world.secrets.keks(), db.listen("ledger_sealed"), utc_now)
+    parts = log_api.Parts(db, world.secrets.keks(), db.listen("ledger_sealed"), utc_now)
     access = Access({"newsletter": ["secret"], "guest": ["secret"]}, {"newsletter": ["ledger.statements"]})
-    app = create_app("ledger", access=access, metrics=Metrics("ledger"), ready=lambda: api.ready(parts))
+    app = create_app("ledger", access=access, metrics=Metrics("ledger"), ready=lambda: log_api.ready(parts))
     voice = statements_api.Voice(world.secrets.own_source_key("newsletter"), producer)
     door = statements_api.Door(db, world.settings.topic(STATED), {"newsletter": voice} if over_http else {})
     app.include_router(statements_api.router(parts, door))

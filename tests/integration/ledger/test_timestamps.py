@@ -11,11 +11,12 @@ import httpx
 import pytest
 
 from infra.local.installation import free_port
-from services.ledger import api, trust_api
+from services.ledger.api import log as log_api
+from services.ledger.api import trust as trust_api
+from services.ledger.outside.timestamps import Timestamps
 from services.ledger.reader.authority import parse_authority
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.verify import main
-from services.ledger.timestamps import Timestamps
 from shared.access import Access
 from shared.clock import utc_now
 from shared.errors import Unavailable
@@ -92,9 +93,9 @@ async def test_what_is_served_for_a_leaf_is_a_file_that_verifies(
     vkey, pem, file = tmp_path / "vkey", tmp_path / "authority.pem", tmp_path / "timestamp.json"
     pem.write_bytes(authority().pem)
     db = await world.database("ledger")
-    parts = api.Parts(db, world.secrets.keks(), db.listen("ledger_sealed"), utc_now)
-    app = create_app("ledger", access=Access({}, {}), metrics=Metrics("ledger"), ready=lambda: api.ready(parts))
-    app.include_router(api.router(parts))
+    parts = log_api.Parts(db, world.secrets.keks(), db.listen("ledger_sealed"), utc_now)
+    app = create_app("ledger", access=Access({}, {}), metrics=Metrics("ledger"), ready=lambda: log_api.ready(parts))
+    app.include_router(log_api.router(parts))
     app.include_router(trust_api.router(parts))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ledger") as client:
         vkey.write_bytes((await client.get("/ledger/log/0/vkey")).content)

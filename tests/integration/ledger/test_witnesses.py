@@ -12,11 +12,11 @@ import pytest
 
 from infra.local.installation import free_port
 from services.ledger import main, store
-from services.ledger.cosignatures import cosigned_checkpoint
+from services.ledger.outside.cosignatures import cosigned_checkpoint
+from services.ledger.outside.witnesses import DISAGREES, KNOWS_MORE, Peer, Witnesses
 from services.ledger.reader.checkpoint import Checkpoint
 from services.ledger.reader.note import Signer, format_note
 from services.ledger.reader.policy import Policy, parse_policy
-from services.ledger.witnesses import DISAGREES, KNOWS_MORE, Peer, Witnesses
 from services.witness.main import doors
 from services.witness.memory import Memory
 from services.witness.witness import Witness

@@ -14,8 +14,8 @@ import asyncpg
 
 from services.ledger.append import Appender, Keys, Stale
 from services.ledger.check import admission
-from services.ledger.create import create_log
 from services.ledger.payloads import Payloads
+from services.ledger.procedures.create import create_log
 from services.ledger.publish import Publisher
 from services.ledger.reader.checkpoint import verify_checkpoint
 from services.ledger.reader.commitment import commitment, derive, label, open_payload, opening, pin, unwrap

@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 
 from services.ledger import main as ledger_main
-from services.ledger.create import create_log
-from services.ledger.evidence import Wanted, export
+from services.ledger.evidence.bundle import Wanted, export
+from services.ledger.procedures.create import create_log
 from services.ledger.reader.verify import Report
 from services.newsletter import api, dkim
 from shared.access import Access

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from services.ledger import evidence_api
-from services.ledger.evidence import Wanted, export
-from services.ledger.evidence_api import reason_hash
+from services.ledger.api import evidence as evidence_api
+from services.ledger.api.evidence import reason_hash
+from services.ledger.evidence.bundle import Wanted, export
 from services.ledger.reader.archive import unpack
 from services.ledger.reader.entry import parse_entry
 from services.ledger.reader.strict import Fields

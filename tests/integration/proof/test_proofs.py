@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from services.ledger import proof_export
 from services.ledger.main import open as open_ledger
+from services.ledger.procedures import proof_export
+from services.ledger.proofs.sealed_map import SealedMap
 from services.ledger.reader.facts import contradictions
 from services.ledger.reader.verify import Report, verify
-from services.ledger.sealed_map import SealedMap
 from shared.clock import rfc3339, utc_now
 from shared.errors import Corrupt, Refused, Unavailable
 from shared.process import Running, serve_http

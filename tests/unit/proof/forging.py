@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from services.ledger.evidence import files_of
+from services.ledger.evidence.bundle import files_of
 from services.ledger.reader.archive import pack
 from services.ledger.reader.evidence import MANIFEST
 from services.ledger.reader.strict import canonical_json

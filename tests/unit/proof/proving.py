@@ -7,17 +7,17 @@ import json
 from datetime import datetime
 from typing import Any
 
-from services.ledger.history import Log, Proven
 from services.ledger.log.leaf import erasure_leaf, leaf_hash, map_root_leaf
 from services.ledger.log.state_map import StateMap
 from services.ledger.log.tiles import consistency_proof, inclusion_proof
 from services.ledger.log.tree import Edge
-from services.ledger.proofs import About, Erased, Kind, Leaf, Shown, consistency_file, file_of
+from services.ledger.proofs.history import Log, Proven
+from services.ledger.proofs.issue import About, Erased, Kind, Leaf, Shown, consistency_file, file_of
+from services.ledger.proofs.receipt import Snapshot, receipt, to_bytes
+from services.ledger.proofs.sealed_map import Found
 from services.ledger.reader.checkpoint import Checkpoint
 from services.ledger.reader.note import format_note
 from services.ledger.reader.verify import Report, verify
-from services.ledger.receipt import Snapshot, receipt, to_bytes
-from services.ledger.sealed_map import Found
 from shared.clock import millis
 from shared.register import load
 from tests.opt_in import World

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.ledger.evidence import bundle
+from services.ledger.evidence.bundle import bundle
+from services.ledger.proofs.receipt import Snapshot, receipt, to_bytes
 from services.ledger.reader.verify import INVALID, NEITHER, VALID, main
-from services.ledger.receipt import Snapshot, receipt, to_bytes
 from shared import acceptance
 from shared.register import load
 from shared.served_notice import compact, key_set

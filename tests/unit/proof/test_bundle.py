@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.ledger.evidence import bundle, files_of
+from services.ledger.evidence.bundle import bundle, files_of
 from services.ledger.log.secrets import SubjectSecrets
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.verify import verify

@@ -22,10 +22,10 @@ from pyhanko.sign.timestamps import DummyTimeStamper
 from pyhanko.sign.validation import async_validate_pdf_signature
 from pyhanko_certvalidator import ValidationContext
 
-from services.ledger.evidence import bundle
-from services.ledger.evidence_document import NAME, Document
-from services.ledger.evidence_pdf import drawable, pdf
-from services.ledger.evidence_signature import PdfSignature
+from services.ledger.evidence.bundle import bundle
+from services.ledger.evidence.document import NAME, Document
+from services.ledger.evidence.printed import drawable, pdf
+from services.ledger.evidence.signature import PdfSignature
 from services.ledger.reader.evidence import Bundle
 from services.ledger.reader.verify import enclosed
 from shared.errors import Corrupt

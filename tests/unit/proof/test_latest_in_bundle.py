@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from services.ledger.evidence import bundle, files_of
-from services.ledger.evidence_document import Document
+from services.ledger.evidence.bundle import bundle, files_of
+from services.ledger.evidence.document import Document
 from services.ledger.reader import standalone
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.evidence import LATEST, Bundle

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from services.ledger.history import History
+from services.ledger.proofs.history import History
+from services.ledger.proofs.receipt import Snapshot, opens, proof, receipt, to_bytes
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.proof import verify_proof
 from services.ledger.reader.strict import encode_base64url
 from services.ledger.reader.verify import Report, verify
-from services.ledger.receipt import Snapshot, opens, proof, receipt, to_bytes
 from shared.register import load
 from tests.opt_in import RECEIPT_KEY, OptIn, World
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from services.ledger.evidence import bundle
+from services.ledger.evidence.bundle import bundle
+from services.ledger.evidence.page import VERIFIER, page_of
 from services.ledger.reader import evidence as layout
 from services.ledger.reader.page import bundle_of
 from services.ledger.reader.verify import VALID, main
 from services.ledger.record import RECORDED_TYPES
-from services.ledger.self_verifying_page import VERIFIER, page_of
 from shared.pages import LANGUAGES
 from tests.opt_in import OptIn
 

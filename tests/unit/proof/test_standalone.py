@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.ledger.evidence import bundle, files_of
+from services.ledger.evidence.bundle import bundle, files_of
 from services.ledger.reader import standalone
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.evidence import DKIM_KEYS, KNOWN_VERIFIERS, MANIFEST, VERIFIER

@@ -7,8 +7,8 @@ import re
 import pytest
 from starlette.requests import Request
 
-from services.ledger.receipt import Snapshot
-from services.ledger.receipts_api import HERE, Receipts
+from services.ledger.api.receipts import HERE, Receipts
+from services.ledger.proofs.receipt import Snapshot
 from services.ledger.record import RECORDED_TYPES
 from shared.pages import LANGUAGES, Pages
 from shared.register import load

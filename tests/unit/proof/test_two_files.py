@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.ledger.evidence import bundle
+from services.ledger.evidence.bundle import bundle
 from services.ledger.log.leaf import event_leaf, leaf_hash
 from services.ledger.log.secrets import SubjectSecrets
 from services.ledger.reader.facts import contradictions

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.ledger.evidence import bundle, write
+from services.ledger.evidence.bundle import bundle, write
+from services.ledger.proofs.receipt import Snapshot, receipt, to_bytes
 from services.ledger.reader.note import CosignatureSigner, parse_note
 from services.ledger.reader.verify import main
-from services.ledger.receipt import Snapshot, receipt, to_bytes
 from shared.errors import Refused
 from shared.register import load
 from tests.opt_in import OptIn

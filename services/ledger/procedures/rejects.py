@@ -6,8 +6,8 @@ from time import monotonic
 from typing import Any, Final
 
 from services.ledger import store
-from services.ledger.api import REJECTS_SHOWN, incident_facts, reject_facts
-from services.ledger.statements_api import uncounted
+from services.ledger.api.log import REJECTS_SHOWN, incident_facts, reject_facts
+from services.ledger.api.statements import uncounted
 from shared.database import Database, Row
 from shared.errors import Refused, Unavailable
 from shared.events import Malformed, parse

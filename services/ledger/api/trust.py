@@ -7,9 +7,9 @@ from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from typing_extensions import TypedDict
 
-from services.ledger import cosignatures, stamps
-from services.ledger.api import A_MOMENT, NO_LOG, Parts
+from services.ledger.api.log import A_MOMENT, NO_LOG, Parts
 from services.ledger.log_keys import known_keys, published, vkey_of
+from services.ledger.outside import cosignatures, stamps
 from services.ledger.reader.policy import format_log_keys
 from shared.access import open_to_everyone
 from shared.errors import Refused

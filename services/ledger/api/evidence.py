@@ -15,17 +15,17 @@ from fastapi.responses import Response
 from pydantic import StringConstraints
 
 from services.ledger import store
-from services.ledger.api import Parts
-from services.ledger.evidence import Material, bundle, sealed_parts, statements_of
-from services.ledger.evidence_pdf import pdf
-from services.ledger.evidence_signature import PdfSignature
-from services.ledger.history import Histories
-from services.ledger.proofs import About, Prover
+from services.ledger.api.log import Parts
+from services.ledger.api.receipts import Registers
+from services.ledger.api.statements import Door, state
+from services.ledger.evidence.bundle import Material, bundle, sealed_parts, statements_of
+from services.ledger.evidence.page import page_of
+from services.ledger.evidence.printed import pdf
+from services.ledger.evidence.signature import PdfSignature
+from services.ledger.proofs.history import Histories
+from services.ledger.proofs.issue import About, Prover
+from services.ledger.proofs.receipt import history_json
 from services.ledger.reader.evidence import Bundle
-from services.ledger.receipt import history_json
-from services.ledger.receipts_api import Registers
-from services.ledger.self_verifying_page import page_of
-from services.ledger.statements_api import Door, state
 from shared import events
 from shared.access import needs
 from shared.client import ServiceClient

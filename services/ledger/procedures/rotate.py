@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from services.ledger import store
 from services.ledger.log_keys import known_keys, published, signers
-from services.ledger.owner import as_owner
+from services.ledger.procedures.owner import as_owner
 from services.ledger.reader.checkpoint import parse_checkpoint
 from services.ledger.reader.handover import format_handover
 from services.ledger.reader.note import Signer, Verifier, parse_note

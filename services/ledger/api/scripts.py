@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from shared.access import open_to_everyone
 from shared.openapi import Answer, door
 
-_HERE: Final = Path(__file__).parent / "pages"
+_HERE: Final = Path(__file__).parents[1] / "pages"
 _JAVASCRIPT: Final = "text/javascript"
 
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from services.ledger import record as records
-from services.ledger.history import History, Proven
+from services.ledger.proofs.history import History, Proven
 from services.ledger.reader.proof import format_proof
 from services.ledger.reader.strict import encode_base64url
 

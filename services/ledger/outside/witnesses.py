@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
 
-from services.ledger import cosignatures, store
+from services.ledger import store
 from services.ledger.log.tiles import consistency_proof
+from services.ledger.outside import cosignatures
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.note import CosignatureVerifier, Note, parse_note
 from services.ledger.reader.policy import Policy, Witness

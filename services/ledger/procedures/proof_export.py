@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from services.ledger.evidence import write
+from services.ledger.evidence.bundle import write
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.facts import Facts, contradictions
 from services.ledger.reader.strict import canonical_json

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
 from services.ledger import store
-from services.ledger.api import LONGEST_WAIT, Parts
+from services.ledger.api.log import LONGEST_WAIT, Parts
 from shared.access import needs
 from shared.database import Database
 from shared.errors import Refused

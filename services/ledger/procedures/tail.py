@@ -17,7 +17,7 @@ from services.ledger import store
 from services.ledger.log.leaf import EVENT, MAP_ROOT, leaf_hash, split_leaves
 from services.ledger.log.secrets import KeyEncryptionKeyMissing, SubjectSecrets, unwrap
 from services.ledger.log.tree import Edge
-from services.ledger.owner import as_owner
+from services.ledger.procedures.owner import as_owner
 from services.ledger.signer_files import SignerFiles
 from shared.database import Queries, Row
 from shared.errors import Corrupt, Refused

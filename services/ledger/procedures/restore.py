@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from services.ledger import store
-from services.ledger.audit import Served, log_address
 from services.ledger.check import Check, Stated
 from services.ledger.destroy import Destroyer
 from services.ledger.keks import Keks
@@ -25,7 +24,9 @@ from services.ledger.log.leaf import ERASURE, EVENT, MAP_ROOT, leaf_hash, split_
 from services.ledger.log.secrets import NONCE_SIZE, KeyEncryptionKeyMissing, SubjectSecrets, unwrap
 from services.ledger.log.tree import TILE_WIDTH, Tile, TileWriter
 from services.ledger.log_keys import known_keys, published, signers
-from services.ledger.owner import as_owner
+from services.ledger.procedures.audit import Served, log_address
+from services.ledger.procedures.owner import as_owner
+from services.ledger.procedures.tail import Tail, drop
 from services.ledger.reader.audit import MAX_TILE, Audit, check_tile, split_entries
 from services.ledger.reader.checkpoint import Checkpoint
 from services.ledger.reader.errors import Invalid
@@ -33,7 +34,6 @@ from services.ledger.reader.note import NOTE_LIMIT, CosignatureSigner, format_no
 from services.ledger.reader.policy import Policy, parse_log_keys
 from services.ledger.reader.replica import Replica
 from services.ledger.signer_files import Signed, SignerFiles
-from services.ledger.tail import Tail, drop
 from shared.clock import parse_rfc3339, utc_now
 from shared.database import Database, Queries
 from shared.errors import Corrupt, Refused

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import typst
 
-from services.ledger.evidence_document import HERE, NAME, Document
+from services.ledger.evidence.document import HERE, NAME, Document
 from services.ledger.reader.evidence import Bundle
 
 _TEMPLATE: Final = HERE / "evidence.typ"

@@ -9,7 +9,8 @@ from typing import Final
 from prometheus_client import Counter
 from rfc3161_client import HashAlgorithm, TimestampRequestBuilder, decode_timestamp_response
 
-from services.ledger import stamps, store
+from services.ledger import store
+from services.ledger.outside import stamps
 from services.ledger.reader.authority import Authority
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.note import parse_note

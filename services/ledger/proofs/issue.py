@@ -8,15 +8,15 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 from services.ledger import store
-from services.ledger.history import Histories, Log, Proven, Remembered, opened, prove
 from services.ledger.log.leaf import ERASURE, MAP_ROOT, leaf_hash
 from services.ledger.log.secrets import SubjectSecrets
 from services.ledger.log.tiles import consistency_proof, inclusion_proof
+from services.ledger.proofs.history import Histories, Log, Proven, Remembered, opened, prove
+from services.ledger.proofs.receipt import entry_json
+from services.ledger.proofs.sealed_map import Found, Under
 from services.ledger.reader.note import CosignatureVerifier, parse_note
 from services.ledger.reader.proof_file import ENTRIES_LIMIT, FORMAT, matters
 from services.ledger.reader.strict import encode_base64url
-from services.ledger.receipt import entry_json
-from services.ledger.sealed_map import Found, Under
 from services.ledger.stored_tree import StoredHashes, leaves
 from shared.clock import millis, rfc3339
 from shared.database import Database, Row

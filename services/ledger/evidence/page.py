@@ -15,7 +15,7 @@ from typing import Final, Literal
 from services.ledger.reader.page import BEGINS, ENDS
 from shared import pages
 
-PAGES: Final = Path(__file__).parent / "pages"
+PAGES: Final = Path(__file__).parents[1] / "pages"
 VERIFIER: Final = PAGES / "verifier.js"
 
 _TITLE: Final = {"de": "Nachweis einer Einwilligung", "en": "Evidence of a consent"}

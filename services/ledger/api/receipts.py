@@ -15,14 +15,14 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from services.ledger import receipt as receipts
 from services.ledger import record as records
 from services.ledger import store
-from services.ledger.history import Histories, History
 from services.ledger.log.leaf import leaf_hash
-from services.ledger.proofs import About, Prover
+from services.ledger.proofs import receipt as receipts
+from services.ledger.proofs.history import Histories, History
+from services.ledger.proofs.issue import About, Prover
+from services.ledger.proofs.receipt import Snapshot
 from services.ledger.reader.strict import encode_base64url
-from services.ledger.receipt import Snapshot
 from shared.access import needs, open_by_capability
 from shared.clock import from_millis, parse_rfc3339
 from shared.database import Database
@@ -35,7 +35,7 @@ from shared.register import Register, RegisterInvalid
 from shared.register.notice import Notice, parse_notice
 from shared.web import language, wants_html
 
-HERE: Final = Path(__file__).parent
+HERE: Final = Path(__file__).parents[1]
 KEY_SIZE: Final = 16
 NO_RECEIPT: Final = "receipt-not-found"
 

@@ -11,11 +11,11 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from services.ledger.api import NO_LOG
-from services.ledger.proofs import About, Kind, Made, Prover
+from services.ledger.api.log import NO_LOG
+from services.ledger.api.receipts import NO_RECEIPT, Receipts, Registers, moment
+from services.ledger.proofs.issue import About, Kind, Made, Prover
+from services.ledger.proofs.receipt import to_bytes
 from services.ledger.reader.proof_file import ProofFile, Said
-from services.ledger.receipt import to_bytes
-from services.ledger.receipts_api import NO_RECEIPT, Receipts, Registers, moment
 from shared.access import needs, open_by_capability, open_to_everyone
 from shared.clock import from_millis, millis, parse_rfc3339
 from shared.errors import Refused

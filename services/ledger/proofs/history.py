@@ -17,7 +17,7 @@ from services.ledger.log.leaf import MAP_ROOT, split_leaves
 from services.ledger.log.secrets import SubjectSecrets, unwrap
 from services.ledger.log.tiles import inclusion_proof
 from services.ledger.log.tree import GetHashes
-from services.ledger.sealed_map import SealedMaps
+from services.ledger.proofs.sealed_map import SealedMaps
 from services.ledger.stored_tree import StoredHashes, leaves
 from shared.database import Database, Row
 from shared.errors import Corrupt, Refused

@@ -1,0 +1,1 @@
+"""What others say of our checkpoints: witnesses' cosignatures and authorities' timestamps."""
