@@ -8,7 +8,7 @@ then nobody here knows whether the batch was written; the tables do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic, perf_counter
@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import asyncpg
 
 from services.ledger import head as heads
-from services.ledger import store
+from services.ledger import snapshot, store
 from services.ledger.check import Admission, Alive, Check, Reject, Stated
 from services.ledger.head import SUBJECTS_KEPT, Head, Sequences
 from services.ledger.prepare import Known, Prepare, Prepared
@@ -190,6 +190,7 @@ class Appender:
         self._head: Head | None = None
         self._consumer: Source | None = None
         self._in_flight: asyncio.Task[None] | None = None
+        self._snapshot: asyncio.Task[None] | None = None
         self._recent: list[Prepared] = []
         self._probe_all = False
         self._kept_house_at = float("-inf")
@@ -251,10 +252,11 @@ class Appender:
 
     async def drop(self) -> None:
         """Forget everything that was only in memory."""
-        in_flight, self._in_flight = self._in_flight, None
-        if in_flight is not None:
-            in_flight.cancel()
-            await asyncio.gather(in_flight, return_exceptions=True)
+        begun = [task for task in (self._in_flight, self._snapshot) if task is not None]
+        self._in_flight = self._snapshot = None
+        for task in begun:
+            task.cancel()
+        await asyncio.gather(*begun, return_exceptions=True)
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await consumer.stop()
@@ -371,6 +373,21 @@ class Appender:
             for item in checked
         ]
 
+    def _keep_map(self, head: Head) -> None:
+        """Begin to write a snapshot of the map if one is due; all of the map is stored, since nothing is in flight."""
+        if not (self._snapshot is None or self._snapshot.done()):
+            return
+        if snapshot.is_due(head.size, head.snapshot_at, len(head.map)):
+            head.snapshot_at = head.size
+            self._snapshot = asyncio.create_task(self._write_snapshot(head.size, head.map.records()))
+
+    async def _write_snapshot(self, size: int, records: Iterator[bytes]) -> None:
+        try:
+            await snapshot.write(self._db, self.shard, size, records)
+        except Unavailable:
+            # The next one will do; what was written of this one is believed by nobody.
+            log.warning("snapshot-not-written", shard=self.shard, size=size)
+
     async def _known(self, head: Head, checked: list[Stated | Alive | Reject]) -> Known:
         """Load the batch's subjects; look up the statements that may have come before.
 
@@ -443,6 +460,7 @@ class Appender:
         self._kept_house_at = now
         await store.forget_sealed_progress(self._db, self.shard)
         await self._end_labels(head)
+        self._keep_map(head)
         waiting = {source: sequences for source, sequences in head.sequences.items() if sequences.beyond}
         if not waiting:
             return

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.ledger import store, stored_tree
-from services.ledger.log.leaf import MAP_ROOT, leaf_hash, split_leaves
+from services.ledger import snapshot, store, stored_tree
 from services.ledger.log.secrets import SubjectSecrets, unwrap
 from services.ledger.log.state_map import StateMap
 from services.ledger.log.tree import TileWriter
@@ -122,6 +120,8 @@ class Head:
     map: StateMap
     subjects: Subjects
     sequences: dict[str, Sequences]
+    snapshot_at: int = 0
+    """Size at which the map was last kept."""
 
     @property
     def size(self) -> int:
@@ -139,7 +139,7 @@ async def load(db: Database, shard: int, epoch: int, keks: Mapping[int, bytes], 
     tree = await TileWriter.restore(size, stored_tree.StoredHashes(db, shard))
     if tree.edge.to_bytes() != row["edge"]:
         raise Corrupt("head.edge", f"shard {shard}, size {size}")
-    state_map = await rebuild_map(db, shard, size)
+    state_map, snapshot_at = await snapshot.state_map_at(db, shard, size)
     if state_map.root() != row["map_root"]:
         raise Corrupt("head.map_root", f"shard {shard}, size {size}")
     sequences = {source: Sequences(number) for source, number in (await store.progress(db, shard)).items()}
@@ -156,6 +156,7 @@ async def load(db: Database, shard: int, epoch: int, keks: Mapping[int, bytes], 
         map=state_map,
         subjects=Subjects(shard, origin, keks, subjects_kept),
         sequences=sequences,
+        snapshot_at=snapshot_at,
     )
 
 
@@ -168,20 +169,3 @@ async def secrets(
         row["subject"]: SubjectSecrets(unwrap(keks, row["subject"], row["wrapped"]), origin, row["subject"])
         for row in await store.subjects(db, list(names))
     }
-
-
-async def rebuild_map(db: Database, shard: int, size: int) -> StateMap:
-    """The state map of the first `size` leaves: the last leaf of each label, put together at once."""
-    last: dict[bytes, tuple[int, bytes]] = {}
-    async for batch in store.replay(db, shard, 0, size):
-        for index, leaf in enumerate(split_leaves(batch.leaves), batch.first):
-            if leaf[0] != MAP_ROOT:
-                last[leaf[1:33]] = (index, leaf)
-        await asyncio.sleep(0)
-    records = (
-        # label, version; then where and what: the record of docs/formats.md §9.
-        leaf[1:41] + index.to_bytes(8, "big") + leaf_hash(leaf)
-        for index, leaf in (last[label] for label in sorted(last))
-    )
-    # In a thread: seconds for a million labels, in which a process that also answers people must go on answering.
-    return await asyncio.to_thread(StateMap.rebuild, records, len(last))

@@ -7,15 +7,15 @@ database nor a superuser can make it sign a second history.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from time import monotonic
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import asyncpg
 
-from services.ledger import store
+from services.ledger import signer_map, store
 from services.ledger.key_file import Key, KeyFile, indexes_of_new
 from services.ledger.log_keys import began, known_keys, published
 from services.ledger.reader.checkpoint import Checkpoint, parse_checkpoint, verify_checkpoint
@@ -90,6 +90,8 @@ class Sealer:
         self._replica = Replica()
         self._stored = 0
         """Size of the newest checkpoint in PostgreSQL; what our files have beyond it is still to be stored."""
+        self._map_kept_at = 0
+        self._keeping: asyncio.Task[None] | None = None
         self._fresh_at = float("-inf")
         self._waiting_for_clock = False
         self._waiting_for: str | None = None
@@ -127,7 +129,10 @@ class Sealer:
         self.close()
         files = SignerFiles.open(self._directory, self.shard)
         try:
-            replica = await self._replay(files)
+            kept = await asyncio.to_thread(signer_map.read, files.folder, {one.size: one.root for one in files.signed})
+            replica, at = kept or (Replica(), 0)
+            self._map_kept_at = replica.size
+            await self._replay(files, replica, at)
             await self._compare(files, replica)
             keys = KeyFile.open(files.folder)
             if not keys.exists:
@@ -157,6 +162,9 @@ class Sealer:
 
     def close(self) -> None:
         """Give the files free."""
+        keeping, self._keeping = self._keeping, None
+        if keeping is not None:
+            keeping.cancel()
         if self._files is not None:
             self._files.close()
             self._files = None
@@ -184,6 +192,7 @@ class Sealer:
         # From here to the signature nothing waits: what the files hold and what the replica holds are one.
         self._keys.add(keys)
         self._files.add(taken, Signed(self._replica.size, self._replica.tree_root()))
+        self._keep_map(self._files)
         await self._store_unstored()
         return True
 
@@ -210,6 +219,23 @@ class Sealer:
         log.info("keys-written-anew", shard=self.shard, kek=keys.oldest_kek)
         return True
 
+    def _keep_map(self, files: SignerFiles) -> None:
+        """Begin to write the replica down if it is time; it goes on while it is written."""
+        if self._keeping is not None and not self._keeping.done():
+            return
+        if signer_map.is_due(self._replica.size, self._map_kept_at, len(self._replica.map)):
+            self._map_kept_at = self._replica.size
+            self._keeping = asyncio.create_task(
+                self._write_map(signer_map.begin(files.folder, self._replica, files.end))
+            )
+
+    async def _write_map(self, writing: Coroutine[Any, Any, None]) -> None:
+        try:
+            await writing
+        except OSError:
+            # The leaves are what counts; without it the next start takes longer.
+            log.warning("map-not-kept", shard=self.shard)
+
     async def renew(self) -> None:
         """Say that the newest checkpoint is still the newest."""
         now = self._clock()
@@ -221,33 +247,30 @@ class Sealer:
         await store.renew_fresh(self._db, self.shard, self._stored, line.decode(), now)
         self._fresh_at = monotonic()
 
-    async def _replay(self, files: SignerFiles) -> Replica:
-        replica = Replica()
-        signed = iter(files.signed)
-        expected = next(signed)
+    async def _replay(self, files: SignerFiles, replica: Replica, at: int) -> None:
+        """Take the replica to the last size that was signed; its next leaf begins at this byte of the leaves."""
+        roots = {one.size: one.root for one in files.signed}
         try:
-            for index, leaf in enumerate(files.leaves()):
+            for index, leaf in enumerate(files.leaves(replica.size, at)):
                 replica.apply(leaf)
-                if replica.size == expected.size:
-                    if replica.tree_root() != expected.root:
-                        raise Corrupt("the signer's files", f"shard {self.shard}: root of size {expected.size}")
-                    expected = next(signed, expected)
+                if replica.size in roots and replica.tree_root() != roots[replica.size]:
+                    raise Corrupt("the signer's files", f"shard {self.shard}: root of size {replica.size}")
                 if index % 1000 == 0:
                     await asyncio.sleep(0)
         except Invalid as invalid:
             raise Corrupt("the signer's leaves", f"shard {self.shard}, index {invalid.index}") from None
-        return replica
 
     async def _compare(self, files: SignerFiles, replica: Replica) -> None:
         head = await store.head(self._db, self.shard)
         if head["size"] < replica.size:
             where = f"shard {self.shard}: {head['size']} leaves, {replica.size} were signed"
             raise Corrupt("PostgreSQL is behind the signer's files", where)
-        ours = files.leaves()
+        at = 0
         async for batch in store.replay(self._db, self.shard, 0, files.signed[-1].size):
-            for index, leaf in enumerate(await self._leaves_of(batch), batch.first):
-                if leaf != next(ours):
-                    raise await self._disagree("leaf_batch", f"index {index} is not the leaf that was signed")
+            ours = files.bytes_at(at, len(batch.leaves))
+            if ours != batch.leaves:
+                raise await self._unlike(batch, ours)
+            at += len(ours)
         newest = await store.newest_checkpoint(self._db, self.shard)
         if newest is None:
             raise await self._disagree("checkpoint", "there is none")
@@ -262,6 +285,14 @@ class Sealer:
         ):
             raise await self._disagree("checkpoint", f"size {newest['size']} is none that we signed")
         self._stored = checkpoint.size
+
+    async def _unlike(self, batch: Batch, ours: bytes) -> Corrupt:
+        at = 0
+        for index, leaf in enumerate(await self._leaves_of(batch), batch.first):
+            if leaf != ours[at : at + len(leaf)]:
+                return await self._disagree("leaf_batch", f"index {index} is not the leaf that was signed")
+            at += len(leaf)
+        return await self._disagree("leaf_batch", f"first {batch.first} has not the leaves that were signed")
 
     async def _leaves_of(self, batch: Batch) -> list[bytes]:
         leaves = list(_split(batch.leaves))

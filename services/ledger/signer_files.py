@@ -87,10 +87,20 @@ class SignerFiles:
         files._cut_unsigned(shard)
         return files
 
-    def leaves(self) -> Iterator[bytes]:
-        """Every leaf that was signed, from the first."""
-        self._leaves.seek(0)
-        return _read_leaves(self._leaves, self.signed[-1].size, self.folder.name)
+    def leaves(self, start: int = 0, at: int = 0) -> Iterator[bytes]:
+        """Every leaf that was signed, from this index, which begins at this byte of `leaves`."""
+        self._leaves.seek(at)
+        return _read_leaves(self._leaves, self.signed[-1].size - start, self.folder.name)
+
+    def bytes_at(self, at: int, count: int) -> bytes:
+        """So many bytes of the leaves joined."""
+        self._leaves.seek(at)
+        return self._leaves.read(count)
+
+    @property
+    def end(self) -> int:
+        """How many bytes the leaves have together."""
+        return self._leaves.seek(0, os.SEEK_END)
 
     def add(self, leaves: Sequence[bytes], signed: Signed) -> None:
         """Put these leaves and the size they make on the disk; when this returns, the size may be signed."""

@@ -149,6 +149,39 @@ async def tiles(db: Queries, shard: int, level: int, numbers: Sequence[int]) -> 
     )
 
 
+async def snapshots(db: Queries, shard: int, size: int) -> list[int]:
+    """Of which sizes, at most this one, there are map snapshots or parts of them; the newest first."""
+    rows = await db.fetch(
+        "select distinct size from map_snapshot where shard = $1 and size <= $2 order by size desc", shard, size
+    )
+    return [row["size"] for row in rows]
+
+
+async def snapshot_part(db: Queries, shard: int, size: int, part: int) -> bytes | None:
+    """The records of one part, joined; parts count from 0."""
+    found = await db.fetchval(
+        "select records from map_snapshot where shard = $1 and size = $2 and part = $3", shard, size, part
+    )
+    return None if found is None else bytes(found)
+
+
+async def add_snapshot_part(db: Queries, shard: int, size: int, part: int, records: bytes) -> None:
+    """Keep one part; one that is there already is replaced."""
+    await db.execute(
+        """insert into map_snapshot (shard, size, part, records) values ($1, $2, $3, $4)
+           on conflict (shard, size, part) do update set records = excluded.records""",
+        shard,
+        size,
+        part,
+        records,
+    )
+
+
+async def forget_other_snapshots(db: Queries, shard: int, size: int) -> None:
+    """Keep this snapshot of the shard and no other."""
+    await db.execute("delete from map_snapshot where shard = $1 and size <> $2", shard, size)
+
+
 async def subjects(db: Queries, names: Sequence[str]) -> list[Row]:
     """Wrapped key and matters of the subjects that are known: subject, wrapped, matters[], restricted_at[]."""
     return await db.fetch(

@@ -37,7 +37,8 @@ SMALL: Final = {
     "erasure": {"outbox_sequence", "outbox_progress"},
     "marketing": {"outbox_sequence", "outbox_progress", "position", "audience", "audience_hour", "audience_position"},
     "ledger": {"log", "head", "source_mark", "progress", "arrived", "fresh", "cursor", "log_check", "witness"}
-    | {"dropped_tail", "dropped_row", "ending", "lost_record", "key_file", "log_key"},
+    | {"dropped_tail", "dropped_row", "ending", "lost_record", "key_file", "log_key"}
+    | {"map_snapshot"},
 }
 """As many rows as there are shards, sources, notices, purposes, hours, witnesses, accidents, or messages and erasures
 on their way."""

@@ -75,3 +75,22 @@ def test_records_that_are_not_in_strict_order_make_no_map(known: list[bytes], da
     )
     with pytest.raises(Invalid, match="not in order"):
         Map.of(spoilt)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(labels() | st.binary(min_size=32, max_size=32), max_size=30), st.lists(st.integers(0, 3), max_size=40))
+def test_a_snapshot_is_the_map_as_it_was_when_it_began(known: list[bytes], steps: list[int]) -> None:
+    state_map = Map()
+    for index, label in enumerate(known[: len(known) // 2]):
+        state_map.set(label, 1, index, bytes(32))
+    expected = list(state_map.records())
+    snapshot, taken = state_map.snapshot(), b""
+    later = iter(known)
+    for step in steps:
+        if step == 0:
+            taken += next(snapshot, b"")
+        elif (label := next(later, None)) is not None:
+            state_map.set(label, 2, 99, b"x" * 32)
+    taken += b"".join(snapshot)
+    assert [taken[at : at + 80] for at in range(0, len(taken), 80)] == expected
+    assert b"".join(state_map.snapshot()) == b"".join(state_map.records())

@@ -176,12 +176,9 @@ class StateMap:
         self._labels = self._labels_before
 
     def records(self) -> Iterator[bytes]:
-        """All records in the order of their labels: what a snapshot holds."""
-        for node in range(1 << self._bits, 2 << self._bits):
-            for bucket in (2 * node, 2 * node + 1) if node < self._split else (node,):
-                blob = self._blobs[bucket]
-                for at in range(0, len(blob), SLOT_SIZE):
-                    yield blob[at : at + RECORD_SIZE]
+        """All records as they are now, in the order of their labels: what a snapshot holds. The map may go on
+        changing while they are read, for what changes is always another `bytes`."""
+        return _records(self._bits, self._split, self._blobs.copy())
 
     @classmethod
     def rebuild(cls, records: Iterable[bytes], expected: int = 0) -> StateMap:
@@ -264,6 +261,14 @@ class StateMap:
         self._split = node + 1
         if self._split == 2 << self._bits:
             self._bits += 1
+
+
+def _records(bits: int, split: int, blobs: list[bytes]) -> Iterator[bytes]:
+    for node in range(1 << bits, 2 << bits):
+        for bucket in (2 * node, 2 * node + 1) if node < split else (node,):
+            blob = blobs[bucket]
+            for at in range(0, len(blob), SLOT_SIZE):
+                yield blob[at : at + RECORD_SIZE]
 
 
 def _find(blob: bytes, label: bytes) -> int:

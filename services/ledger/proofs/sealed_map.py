@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
-from services.ledger import store
-from services.ledger.head import rebuild_map
+from services.ledger import snapshot, store
 from services.ledger.log.leaf import MAP_ROOT, leaf_hash, map_root_leaf, split_leaves
 from services.ledger.log.state_map import StateMap
 from services.ledger.log.tiles import inclusion_proof
@@ -166,7 +165,7 @@ class SealedMap:
         return note
 
     async def _build(self, size: int) -> None:
-        state_map = await rebuild_map(self._db, self._shard, size)
+        state_map, _ = await snapshot.state_map_at(self._db, self._shard, size)
         tree = await TileWriter.restore(size, self._stored)
         [batch] = await store.batches_between(self._db, self._shard, size - 1, size)
         self._map, self._tree, self._last = state_map, tree, split_leaves(batch.leaves)[-1]

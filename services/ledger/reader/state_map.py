@@ -56,6 +56,13 @@ class _Fork:
         self.right = right
         self.hash: bytes | None = None
 
+    def put(self, side: int, node: "_Node") -> None:
+        """Place a node on a side: 0 left, 1 right."""
+        if side:
+            self.right = node
+        else:
+            self.left = node
+
 
 _Node = _Few | _Fork
 
@@ -63,7 +70,7 @@ _Node = _Few | _Fork
 class Map:
     """The state map of one log."""
 
-    __slots__ = ("_count", "_hashes", "_labels", "_places", "_touched")
+    __slots__ = ("_before", "_count", "_hashes", "_labels", "_places", "_taken", "_touched")
 
     def __init__(self) -> None:
         self._count = 0
@@ -72,6 +79,10 @@ class Map:
         self._labels = bytearray(2 * _PLACES)
         """How many labels are below each node of the array: 0, 1, or 2 for all more."""
         self._touched: set[int] = set()
+        self._before: dict[int, bytes] | None = None
+        """While a snapshot is taken: the records of places as they were when it began, if they changed since."""
+        self._taken = 0
+        """Places before this one are in the snapshot already."""
 
     def __len__(self) -> int:
         return self._count
@@ -87,6 +98,8 @@ class Map:
         place = label[0] << 8 | label[1]
         self._touched.add(place)
         node = self._places[place]
+        if self._before is not None and place >= self._taken and place not in self._before:
+            self._before[place] = b"".join(_below(node))
         if node is None:
             self._places[place] = _Few(slot)
             self._count += 1
@@ -107,12 +120,11 @@ class Map:
         self._count += 1
         node.slots = slots = slots[:at] + slot + slots[at:]
         if len(slots) > _MOST:
+            fork = _node(slots, shift)
             if parent is None:
-                self._places[place] = _node(slots, shift)
-            elif bits >> shift + 1 & 1:
-                parent.right = _node(slots, shift)
+                self._places[place] = fork
             else:
-                parent.left = _node(slots, shift)
+                parent.put(bits >> shift + 1 & 1, fork)
 
     def get(self, label: bytes) -> Record | None:
         """Return the record of the label, or None if it was never set."""
@@ -160,16 +172,28 @@ class Map:
         return hashes[1]
 
     def records(self) -> Iterator[bytes]:
-        """Every record, 80 bytes each, in the order of their labels; what is set meanwhile may be missing."""
+        """Every record, 80 bytes each, in the order of their labels; the map must not change meanwhile."""
         for place in self._places:
-            waiting = [] if place is None else [place]
-            while waiting:
-                node = waiting.pop()
-                if isinstance(node, _Fork):
-                    waiting += (node.right, node.left)
-                else:
-                    for at in range(0, len(node.slots), _SLOT):
-                        yield node.slots[at : at + RECORD_SIZE]
+            yield from _below(place)
+
+    def snapshot(self) -> Iterator[bytes]:
+        """The records as they are now, some joined at a time; the map may go on changing while they are read. Of two
+        snapshots at once, the first would be neither."""
+        self._before, self._taken = {}, 0
+        return self._snapshot(self._before)
+
+    def _snapshot(self, before: dict[int, bytes]) -> Iterator[bytes]:
+        try:
+            for place in range(_PLACES):
+                found = before.pop(place, None)
+                if found is None:
+                    found = b"".join(_below(self._places[place]))
+                self._taken = place + 1
+                if found:
+                    yield found
+        finally:
+            if self._before is before:
+                self._before = None
 
     @classmethod
     def of(cls, records: Iterable[bytes]) -> "Map":
@@ -193,6 +217,17 @@ class Map:
         place = slots[0][0] << 8 | slots[0][1]
         self._places[place] = _node(b"".join(slots), _BELOW)
         self._touched.add(place)
+
+
+def _below(node: _Node | None) -> Iterator[bytes]:
+    waiting = [] if node is None else [node]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, _Fork):
+            waiting += (node.right, node.left)
+        else:
+            for at in range(0, len(node.slots), _SLOT):
+                yield node.slots[at : at + RECORD_SIZE]
 
 
 def _slot(record: bytes) -> bytes:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from services.ledger import signer_map
 from services.ledger.append import Fenced
 from services.ledger.reader.merkle import leaf_hash
 from services.ledger.reader.note import CosignatureSigner, CosignatureVerifier, parse_note
@@ -230,3 +232,57 @@ async def test_a_batch_ahead_of_its_clock_is_not_signed_until_the_clock_has_caug
     behind.close()
     assert await world.value("select max(size) from checkpoint") == 4
     assert await world.value("select count(*) from incident where closed_at is null") == 0
+
+
+async def kept_map(world: World, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The signer's map, written after some batches; more are signed behind it."""
+    monkeypatch.setattr(signer_map, "AT_LEAST", 6)
+    await fill(world, 3)
+    sealer = await world.sealer()
+    await sealer.open()
+    await sealer.step()
+    assert sealer._keeping is not None
+    await sealer._keeping
+    sealer.close()
+    monkeypatch.setattr(signer_map, "AT_LEAST", 1000)
+    await fill(world, 2)
+    await world.seal(await world.sealer())
+    return world.settings.signer_dir / "0" / "map"
+
+
+async def test_the_signer_begins_with_the_map_it_kept_and_goes_on_as_if_it_had_replayed_all(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = await kept_map(world, monkeypatch)
+    with_map = await world.sealer()
+    await with_map.open()
+    assert with_map._map_kept_at == 10
+    with_map.close()
+    file.unlink()
+    without = await world.sealer()
+    await without.open()
+    assert without._map_kept_at == 0
+    without.close()
+    one, other = with_map._replica, without._replica
+    assert (one.size, one.tree_root(), one.map.root()) == (other.size, other.tree_root(), other.map.root())
+    assert (one.erased, one.recorded_at, one.last_map_root) == (other.erased, other.recorded_at, other.last_map_root)
+
+
+@pytest.mark.parametrize("at", [0, 30, 40, 60, 80, 150, -1])
+async def test_a_damaged_map_is_left_aside(world: World, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    file = await kept_map(world, monkeypatch)
+    whole = file.read_bytes()
+    damaged = bytearray(whole)
+    damaged[at] ^= 1
+    for content in (bytes(damaged), bytes(damaged[:-32]) + sha256(damaged[:-32]).digest()):
+        if content == whole:
+            continue  # only the digest was damaged, and it is mended
+        file.write_bytes(content)
+        signed = SignerFiles.open(world.settings.signer_dir, 0)
+        roots = {one.size: one.root for one in signed.signed}
+        signed.close()
+        found = signer_map.read(file.parent, roots)
+        assert found is None
+    sealer = await world.sealer()
+    await sealer.open()
+    sealer.close()
