@@ -62,12 +62,12 @@ def test_grades_are_ordered_from_a_to_d() -> None:
 
 def test_an_old_rule_still_grades_as_it_did() -> None:
     files = read_files(PACKAGED)
-    files["grades.toml"] = files["grades.toml"].replace(b"current = 1", b"current = 2") + (
-        b'[[rules]]\nversion = 2\n[[rules.grades]]\ngrade = "C"\nneeds = []\nwords = { de = "alles", en = "all" }\n'
+    files["grades.toml"] = files["grades.toml"].replace(b"current = 2", b"current = 3") + (
+        b'[[rules]]\nversion = 3\n[[rules.grades]]\ngrade = "C"\nneeds = []\nwords = { de = "alles", en = "all" }\n'
     )
     register = Register.from_files(files)
 
     assert register.grade(COMPLETE) is Grade.C
     assert register.grade(COMPLETE, rule=1) is Grade.A
     with pytest.raises(NotInRegister):
-        register.grade(COMPLETE, rule=3)
+        register.grade(COMPLETE, rule=4)

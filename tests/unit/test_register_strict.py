@@ -284,7 +284,7 @@ CASES: dict[str, tuple[Callable[[Files], None], str, str]] = {
         "rights.toml",
         "unknown right 'eu-gdpr:A99'",
     ),
-    "a grade rule that is not there": (edit("grades.toml", "current = 1", "current = 2"), "grades.toml", "no rule has"),
+    "a grade rule that is not there": (edit("grades.toml", "current = 2", "current = 3"), "grades.toml", "no rule has"),
     "a grade rule twice": (
         lambda files: files.update(
             {"grades.toml": files["grades.toml"] + b"[[rules]]" + files["grades.toml"].partition(b"[[rules]]")[2]},

@@ -18,14 +18,18 @@ from services.ledger import store
 from services.ledger.api.log import Parts
 from services.ledger.api.receipts import Registers
 from services.ledger.api.statements import Door, state
-from services.ledger.evidence.bundle import Material, bundle, sealed_parts, statements_of
+from services.ledger.evidence.bundle import Material, Stamped, bundle, sealed_parts, statements_of
 from services.ledger.evidence.page import page_of
 from services.ledger.evidence.printed import pdf
 from services.ledger.evidence.signature import PdfSignature
-from services.ledger.proofs.history import Histories
+from services.ledger.outside import stamps
+from services.ledger.proofs.history import Histories, History
 from services.ledger.proofs.issue import About, Prover
 from services.ledger.proofs.receipt import history_json
+from services.ledger.reader.checkpoint import parse_checkpoint
 from services.ledger.reader.evidence import Bundle
+from services.ledger.reader.note import parse_note
+from services.ledger.reader.stamp import STAMPS_LIMIT
 from shared import events
 from shared.access import needs
 from shared.client import ServiceClient
@@ -176,11 +180,12 @@ class Evidence:
         attachments = await self._attachments(statements)
         versions = {statement.data.register_version for statement in statements}
         registers = {version: (await self.registers.get(version)).raw for version in sorted(versions)}
-        notice_keys, dkim_keys, effects, keys = await asyncio.gather(
+        notice_keys, dkim_keys, effects, keys, stamped = await asyncio.gather(
             self._json("/newsletter/notice-keys"),
             self._json("/newsletter/dkim-keys"),
             self._effects(statements, authorization),
             self._keys(asked, statements, attachments, authorization),
+            self._stamps(found),
         )
         return Material(
             purpose=asked.purpose,
@@ -193,6 +198,7 @@ class Evidence:
             dkim_keys=dkim_keys,
             latest=latest,
             effects=effects,
+            stamps=stamped,
         )
 
     async def _json(self, path: str) -> Any:
@@ -203,6 +209,21 @@ class Evidence:
         names = {part.attachment for statement in statements for part in sealed_parts(statement) if part.attachment}
         found = {name: await store.attachment(self.parts.db, bytes.fromhex(name)) for name in sorted(names)}
         return {name: content for name, content in found.items() if content is not None}
+
+    async def _stamps(self, found: History) -> list[Stamped]:
+        """By when each word and each request was there at the latest, as far as an authority has been asked."""
+        shard = found.log.shard
+        words = [one.index for one in found.entries if not one.matter.startswith(("use:", "data:", "request:"))]
+        rows = await stamps.first_stamps(self.parts.db, shard, words, found.size, STAMPS_LIMIT)
+        return [
+            Stamped(
+                row["size"],
+                parse_checkpoint(parse_note(row["note"].encode()).text).root,
+                await self.prover.consistency_hashes(shard, row["size"], found.size),
+                row["answer"],
+            )
+            for row in rows
+        ]
 
     async def _effects(
         self, statements: Sequence[Statement], authorization: str

@@ -20,7 +20,7 @@ from services.ledger.reader import standalone
 from services.ledger.reader.archive import pack
 from services.ledger.reader.compartment import open_compartment
 from services.ledger.reader.errors import Invalid
-from services.ledger.reader.strict import Fields, canonical_json
+from services.ledger.reader.strict import Fields, canonical_json, encode_base64url
 from services.ledger.reader.verify import Report, enclosed, verify
 from shared.client import ServiceClient
 from shared.errors import Refused
@@ -55,9 +55,11 @@ Das Format beschreibt docs/formats.md, Abschnitt 18; danach lässt sich ein eige
   attachments/  dasselbe verschlüsselt, wie es aufbewahrt wird
   keys.json     die Schlüssel genau dieser Teile
   effects/      wann ein Widerruf in welchem System wirkte (Angabe des Betreibers)
+  timestamps/   wann ein Zeitstempeldienst frühere Stände des Protokolls gesehen hat (RFC 3161); wessen Wort das ist,
+                prüft consent-ledger verify DATEI --vkey SCHLUESSEL --authority ZERTIFIKATE.pem
 
 Was diese Datei nicht zeigt: was nach dem Stand in checkpoint.txt gesagt wurde; wer hinter der Adresse steht; dass die
-Uhr des Betreibers richtig ging. Dass das Protokoll bis zu diesem Stand kein späteres Wort enthält, zeigt
+Uhr des Betreibers richtig ging (nur timestamps/ begrenzt das, nach oben). Dass das Protokoll bis zu diesem Stand kein späteres Wort enthält, zeigt
 proofs/latest.json; fehlt diese Datei, ist es nicht gezeigt. In ihr steht ein Schlüssel, mit dem sich alle Einträge
 dieser Adresse im Protokoll finden lassen (nicht lesen).
 
@@ -84,14 +86,27 @@ The format is described in docs/formats.md, section 18; it suffices to write a v
   attachments/  the same sealed, as it is kept
   keys.json     the keys of exactly these parts
   effects/      when a withdrawal took effect in which system (by the operator's word)
+  timestamps/   when a time-stamp authority saw earlier states of the log (RFC 3161); whose word that is
+                is checked by consent-ledger verify FILE --vkey KEY --authority CERTIFICATES.pem
 
 What this file does not show: what was said after the state in checkpoint.txt; who is behind the address; that the
-operator's clock was right. That the log has no later word up to that state is shown by proofs/latest.json; without
+operator's clock was right (only timestamps/ limit that, from above). That the log has no later word up to that state is shown by proofs/latest.json; without
 that file it is not shown. In it is a key with which all entries of this address can be found in the log (not read).
 
 It holds personal data, and in its mails links that still work (to unsubscribe, for example). Pass it on only where
 that is needed.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """A time-stamp authority's answer about the checkpoint of this size, which the bundle's checkpoint has grown from."""
+
+    size: int
+    root: bytes
+    hashes: Sequence[bytes]
+    """The consistency proof from it to the bundle's checkpoint"""
+    answer: bytes
 
 
 @dataclass(frozen=True)
@@ -110,6 +125,7 @@ class Material:
     """The proof of the latest word (docs/formats.md §22), under the history's checkpoint"""
     effects: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """withdrawal's statement id → what each system noted of its effect"""
+    stamps: Sequence[Stamped] = ()
 
 
 def files_of(material: Material) -> dict[str, bytes]:
@@ -131,6 +147,10 @@ def files_of(material: Material) -> dict[str, bytes]:
         files[f"register/{version}.json"] = raw
     for name, content in material.attachments.items():
         files[f"attachments/{name}"] = content
+    for stamp in material.stamps:
+        said = {"root": stamp.root.hex(), "answer": encode_base64url(stamp.answer)}
+        hashes = [encode_base64url(one) for one in stamp.hashes]
+        files[f"timestamps/{stamp.size}.json"] = canonical_json(said | {"hashes": hashes})
     keys = {(one["statement"], one["compartment"]): one["key"] for one in material.keys}
     for entry, statement in statements_of(history):
         index = entry["index"]

@@ -143,6 +143,8 @@ class Document:
             at = self._time(newest.given.statement.time)
             grade = str(newest.grade)
             blocks = [_text(t("summary.given", at=at, grade=grade, words=self._grade_words(newest.given, grade)))]
+            if newest.rests_on_its_source:
+                blocks.append(_text(t("summary.rests", source=newest.given.statement.source)))
         if bundle.holds:
             blocks.append(_text(t("summary.holds", size=bundle.size)))
         else:
@@ -334,6 +336,10 @@ class Document:
             for line in parse_note(bundle.files[layout.CHECKPOINT]).signatures
             if line.name not in {bundle.origin, f"{bundle.origin}/fresh"}
         ]
+        stamps = [
+            t("status.stamp", size=one.size, at=self._time(one.said, short=True), name=f"timestamps/{one.size}.json")
+            for one in bundle.stamps
+        ]
         return [
             _text(t("status.lead")),
             _table([t(f"status.{name}") for name in ("index", "what", "time", "recorded")], [0, 3, 3, 3], rows),
@@ -344,7 +350,7 @@ class Document:
                 (t("status.fresh"), moment(self._fresh_seconds())),
                 (t("status.pin"), _code(bundle.recorded[0].pin.hex())),
                 (t("status.witnesses"), "; ".join(others) or t("status.no_witnesses")),
-                (t("status.timestamp"), t("status.no_timestamp")),
+                (t("status.timestamp"), "; ".join(stamps) or t("status.no_timestamp")),
             ),
         ]
 

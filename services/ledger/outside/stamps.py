@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from shared.database import Queries, Row
@@ -31,6 +32,25 @@ async def covering_stamp(db: Queries, shard: int, index: int | None) -> Row | No
            order by case when $2 is null then -s.size else s.size end limit 1""",
         shard,
         index,
+    )
+
+
+async def first_stamps(db: Queries, shard: int, indexes: Sequence[int], size: int, limit: int) -> list[Row]:
+    """The first timestamp that covers each of these leaves, of checkpoints up to this size: size, note, answer."""
+    return await db.fetch(
+        """select s.size, c.note, s.answer
+           from (select distinct f.size
+                 from unnest($2::bigint[]) i (index)
+                      cross join lateral (select size from stamp where shard = $1 and size > i.index and size <= $3
+                                          order by size limit 1) f
+                 order by f.size limit $4) w
+                join stamp s on s.shard = $1 and s.size = w.size
+                join checkpoint c on c.shard = $1 and c.size = w.size
+           order by s.size""",
+        shard,
+        indexes,
+        size,
+        limit,
     )
 
 

@@ -355,6 +355,28 @@ const ConsentLedger = (() => {
     }
   }
 
+  /* RFC 9162 §2.1.4.2: whether the tree of `size` leaves begins with the one of `old` leaves. */
+  async function beginsWith(old, oldRoot, size, root, hashes) {
+    if (old < 1n || old > size) return false;
+    if (old === size) return hashes.length === 0 && same(oldRoot, root);
+    let [position, last] = [old - 1n, size - 1n];
+    while (position & 1n) [position, last] = [position >> 1n, last >> 1n];
+    const path = old & (old - 1n) ? hashes : [oldRoot, ...hashes];
+    if (path.length === 0) return false;
+    let [first, second] = [path[0], path[0]];
+    for (const sibling of path.slice(1)) {
+      if (last === 0n) return false;
+      if (position & 1n || position === last) {
+        [first, second] = [await nodeHash(sibling, first), await nodeHash(sibling, second)];
+        while (!(position & 1n) && position !== 0n) [position, last] = [position >> 1n, last >> 1n];
+      } else {
+        second = await nodeHash(second, sibling);
+      }
+      [position, last] = [position >> 1n, last >> 1n];
+    }
+    return last === 0n && same(first, oldRoot) && same(second, root);
+  }
+
   function parseEvent(step, where, leaf) {
     demand(leaf.length === 89 && leaf[0] === 1 && readU64(leaf, 33) > 0n, step,
       `${where.en}: its leaf is no EVENT`, `${where.de}: sein Blatt ist kein EVENT`);
@@ -442,6 +464,47 @@ const ConsentLedger = (() => {
     return { origin, size, root, at };
   }
 
+  // -- timestamps (§18 step 2, RFC 3161) ---------------------------------------------------------------------------
+
+  /* Content of the DER element that stands here, and what follows it; null if it is another. */
+  function element(raw, tag) {
+    if (raw === null || raw.length < 2 || raw[0] !== tag) return null;
+    let [length, start] = [raw[1], 2];
+    if (length & 0x80) {
+      start = 2 + (length & 0x7f);
+      length = raw.subarray(2, start).reduce((number, byte) => number * 256 + byte, 0);
+    }
+    return raw.length < start + length ? null : { inside: raw.subarray(start, start + length), behind: raw.subarray(start + length) };
+  }
+
+  const within = (raw, tag) => element(raw, tag)?.inside ?? null;
+  const after = (raw, tag) => element(raw, tag)?.behind ?? null;
+  const isOf = (raw, digits) => raw !== null && hex(raw) === digits;
+
+  /* When by an authority's answer this text was there, in milliseconds; null if it is no granted answer about it.
+     Whose signature is under it is not judged: this page has nobody's certificates. */
+  async function stampedAt(answer, said) {
+    const response = element(answer, 0x30);
+    if (answer.length > 65536 || response === null || response.behind.length > 0) return null;
+    const status = within(within(response.inside, 0x30), 0x02);
+    if (!isOf(status, "00") && !isOf(status, "01")) return null;
+    const token = within(after(response.inside, 0x30), 0x30);
+    const signed = within(within(after(token, 0x06), 0xa0), 0x30);
+    const wrapped = within(after(after(signed, 0x02), 0x31), 0x30);
+    if (!isOf(within(token, 0x06), "2a864886f70d010702") || !isOf(within(wrapped, 0x06), "2a864886f70d0109100104")) return null;
+    const rest = after(after(within(within(within(after(wrapped, 0x06), 0xa0), 0x04), 0x30), 0x02), 0x06);
+    const imprint = within(rest, 0x30);
+    const digest = within(after(imprint, 0x30), 0x04);
+    if (!isOf(within(within(imprint, 0x30), 0x06), "608648016503040201") || digest === null) return null;
+    if (!same(digest, await sha256(said))) return null;
+    const written = within(after(after(rest, 0x30), 0x02), 0x18);
+    const time = written && /^([0-9]{4})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})([0-9]{2})(?:\.[0-9]{1,9})?Z$/.exec(binaryOf(written));
+    if (!time) return null;
+    const shown = `${time.slice(1, 4).join("-")}T${time.slice(4).join(":")}.000Z`;
+    const at = Date.parse(shown);
+    return !Number.isNaN(at) && new Date(at).toISOString() === shown ? at : null;
+  }
+
   // -- the archive (§18) ------------------------------------------------------------------------------------------
 
   const CRC = Array.from({ length: 256 }, (_, byte) => {
@@ -523,7 +586,7 @@ const ConsentLedger = (() => {
     "ConsentRefused", "ConsentWithdrawn", "ConsentRevoked", "ConsentExpired", "ConsentInvalidated", "ObjectionRaised",
     "RestrictionSet",
   ]);
-  const REQUESTS = /^(?:Request[A-Z][A-Za-z]*|ErasureOrdered|DataErased|ErasureCompleted)$/;
+  const REQUESTS = /^(?:Request[A-Z][A-Za-z]*|ErasureOrdered|ErasureHeld|DataErased|ErasureCompleted)$/;
   const VALID = new Set(["ConsentGiven", "RenewedConsentGiven"]);
   const EVERYTHING = "everything:all";
 
@@ -614,8 +677,8 @@ const ConsentLedger = (() => {
     return event;
   }
 
-  function parseHashes(step, hashes) {
-    return list(step, hashes, "hashes", 64).map((one) => {
+  function parseHashes(step, hashes, limit = 64) {
+    return list(step, hashes, "hashes", limit).map((one) => {
       const raw = fromBase64url(step, one, "a hash");
       demand(raw.length === 32, step, "a hash has not 32 bytes", "ein Hash hat nicht 32 Bytes");
       return raw;
@@ -1121,7 +1184,7 @@ const ConsentLedger = (() => {
   const DIGEST = "[0-9a-f]{64}";
   const MANY = new RegExp(
     `^(?:statements/${NUMBER}\\.json|records/${NUMBER}\\.jsonld|register/${DIGEST}\\.json|notices/${DIGEST}\\.txt`
-    + `|attachments/${DIGEST}|effects/${NUMBER}\\.json|opened/${NUMBER}-(?:evidence\\.json|brief\\.json|attachment-[0-9]\\.(?:eml|bin)))$`,
+    + `|attachments/${DIGEST}|(?:effects|timestamps)/${NUMBER}\\.json|opened/${NUMBER}-(?:evidence\\.json|brief\\.json|attachment-[0-9]\\.(?:eml|bin)))$`,
   );
 
   const plural = (number, one, many) => `${number} ${number === 1 ? one : many}`;
@@ -1138,6 +1201,7 @@ const ConsentLedger = (() => {
       this.notices = new Map();
       this.registers = new Map();
       this.served = new Set();
+      this.stamps = [];
       this.given = [];
       this.uncovered = [];
       this.effective = [];
@@ -1220,6 +1284,24 @@ const ConsentLedger = (() => {
       [this.checkpoint, this.signedBy] = [checkpoint, enclosed];
       this.found(2, `the checkpoint of ${this.origin} over ${this.size} entries is signed by the log's key`,
         `der Prüfpunkt von ${this.origin} über ${this.size} Einträge ist vom Schlüssel des Protokolls unterschrieben`);
+      const sizeOf = (name) => BigInt(name.slice(11, -5));
+      const names = [...this.files.keys()].filter((name) => name.startsWith("timestamps/"));
+      names.sort((one, other) => (sizeOf(one) < sizeOf(other) ? -1 : 1));
+      demand(names.length <= 64, 2, "there are too many timestamps", "es gibt zu viele Zeitstempel");
+      for (const name of names) await this.timestamp(name, sizeOf(name));
+    }
+
+    async timestamp(name, size) {
+      const said = exactly(2, this.json(2, name), name, ["answer", "hashes", "root"]);
+      const [root, hashes] = [hash(2, said.root, `root of ${name}`), parseHashes(2, said.hashes, 65)];
+      demand(await beginsWith(size, root, this.size, this.checkpoint.root, hashes), 2,
+        `the log does not begin with the tree that ${name} is about`, `das Protokoll beginnt nicht mit dem Baum, um den es in ${name} geht`);
+      const at = await stampedAt(fromBase64url(2, said.answer, name), utf8(`${this.origin}\n${size}\n${toBase64(root)}\n`));
+      demand(at !== null, 2, `${name} was not granted, or is about something else`, `${name} wurde nicht erteilt oder handelt von etwas anderem`);
+      this.stamps.push({ size, at });
+      const time = new Date(at).toISOString();
+      this.found(2, `the log's first ${size} entries were there at ${time}, by the word of an authority; whose signature that is, this page does not judge`,
+        `die ersten ${size} Einträge des Protokolls waren um ${time} da, nach dem Wort einer Stelle; wessen Unterschrift das ist, beurteilt diese Seite nicht`);
     }
 
     async step3() {
@@ -1437,7 +1519,12 @@ const ConsentLedger = (() => {
       const grade = gradeOf(this.registers.get(data.register_version), facts);
       this.found(7, `${it.en} has grade ${grade} by the register's rule, computed from these facts`,
         `${it.de} hat nach der Regel des Verzeichnisses die Stufe ${grade}, berechnet aus diesen Tatsachen`);
-      return { one, request, mails, mail: archived, grade };
+      const rests = request === null || archived === null;
+      if (rests) {
+        this.found(7, `of ${it.en}, that the holder of the address gave it is the word of ${one.statement.source} alone: whoever has that source's key could have said it`,
+          `von ${it.de} sagt allein ${one.statement.source}, dass sie von der Person kam, der die Adresse gehört: wer den Schlüssel dieser Quelle hat, hätte es sagen können`);
+      }
+      return { one, request, mails, mail: archived, grade, rests };
     }
 
     answers(one, request, it) {

@@ -206,8 +206,12 @@ class Prover:
         if served is None or note is None:
             raise Refused("no-such-checkpoint", "No checkpoint of this size was ever signed.", status=404)
         size, newest = served
-        hashes = await consistency_proof(old, size, Remembered(StoredHashes(self.db, shard)))
+        hashes = await self.consistency_hashes(shard, old, size)
         return Made(size, newest, consistency_file(log, note, newest, hashes))
+
+    async def consistency_hashes(self, shard: int, old: int, size: int) -> list[bytes]:
+        """That a log of this size begins with what it was at an older one."""
+        return await consistency_proof(old, size, Remembered(StoredHashes(self.db, shard)))
 
 
 class _Making:

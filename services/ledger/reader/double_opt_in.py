@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from services.ledger.reader.entry import Recorded
@@ -27,6 +27,13 @@ class Shown:
     facts: Facts
     grade: Grade
     notes: tuple[str, ...]
+
+    @property
+    def rests_on_its_source(self) -> str:
+        """What to say where request and mail do not show that the address's holder agreed; else nothing."""
+        if self.facts.request_recorded and self.facts.confirmation_mail_archived:
+            return ""
+        return f"that the holder of the address gave it is the word of {self.given.statement.source} alone"
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,11 @@ class DoubleOptIn:
         )
         graded = _grade(self.registers[data.register_version], facts)
         notes.append(f"{it} has grade {graded} by the register's rule, computed from these facts")
-        return Shown(given, facts, graded, tuple(notes))
+        shown = Shown(given, facts, graded, ())
+        if shown.rests_on_its_source:
+            # Whoever stole the source's key could have written this, and the ledger could not have known.
+            notes.append(f"of {it}, {shown.rests_on_its_source}: whoever has that source's key could have said it")
+        return replace(shown, notes=tuple(notes))
 
     def _confirmation_mail(self, request: Recorded, sent: Recorded) -> tuple[bool, str]:
         """Whether the mail that carried the token is shown to have gone to the address that was typed."""

@@ -1,7 +1,7 @@
 """An evidence bundle, checked offline in nine steps (docs/formats.md §18).
 
 1. The archive is canonical, the manifest names every file by its hash, and each file is one a bundle has.
-2. The log's key has signed the checkpoint.
+2. The log's key has signed the checkpoint; timestamps are about beginnings of its tree.
 3. Each statement is in the log: pin, opening and statement give the leaf, and the leaf is in the tree.
 4. All is of one subject, under one pin, in the log of its shard; each history is complete from its first version;
    what is called overtaken was overtaken, and nothing else.
@@ -28,9 +28,10 @@ from services.ledger.reader.errors import Invalid
 from services.ledger.reader.facts import Facts
 from services.ledger.reader.finding import Finding
 from services.ledger.reader.note import CosignatureVerifier, parse_note
-from services.ledger.reader.policy import Trusted, is_trusted, verify_enclosed
+from services.ledger.reader.policy import Policy, Trusted, is_trusted, verify_enclosed
 from services.ledger.reader.proof_file import ProofFile
 from services.ledger.reader.served import CLOCKS_APART_MS, hold_against, key_id, parse_notice_keys, verify_served
+from services.ledger.reader.stamp import STAMPS_LIMIT, Stamp, parse_stamp
 from services.ledger.reader.strict import Fields, canonical_json, moment, parse_json
 from services.ledger.record import RECORDED_TYPES, NoRecord, notices_of, parse_snapshot, record
 from shared.clock import from_millis, millis, parse_rfc3339, rfc3339
@@ -56,13 +57,16 @@ STEPS: Final = 9
 
 # SHA-256 of every `verify.py` that was ever packed, newest last. A bundle tells people to run that file: so the file
 # is one of these, or this verifier says that nobody vouches for it.
-KNOWN_VERIFIERS: Final = ("30abc12e9f9d571bd9e0ac4d51df84bce99303a512ae3632b0b4750cb39c0fb6",)
+KNOWN_VERIFIERS: Final = (
+    "30abc12e9f9d571bd9e0ac4d51df84bce99303a512ae3632b0b4750cb39c0fb6",
+    "b847b22f61219c1c830a66cac5507402971a3064024765b1864c28f97dadf030",
+)
 
 _HASH = "[0-9a-f]{64}"
 _NUMBER = "(?:0|[1-9][0-9]{0,19})"
 _MANY = re.compile(
     rf"statements/{_NUMBER}\.json|records/{_NUMBER}\.jsonld|register/{_HASH}\.json|notices/{_HASH}\.txt"
-    rf"|attachments/{_HASH}|effects/{_NUMBER}\.json|opened/{_NUMBER}-(?:evidence\.json|brief\.json|attachment-[0-9]\.(?:eml|bin))"
+    rf"|attachments/{_HASH}|(?:effects|timestamps)/{_NUMBER}\.json|opened/{_NUMBER}-(?:evidence\.json|brief\.json|attachment-[0-9]\.(?:eml|bin))"
 )
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z", re.ASCII)
 _KEYS_LIMIT = 4096
@@ -92,6 +96,8 @@ class Bundle:
     origin: str = ""
     size: int = 0
     checkpoint: Checkpoint | None = None
+    stamps: list[Stamp] = field(default_factory=list)
+    """By the size they are about"""
     entries: list[Entry] = field(default_factory=list)
     recorded: list[Recorded] = field(default_factory=list)
     opened: dict[tuple[str, str], bytes] = field(default_factory=dict)
@@ -160,7 +166,7 @@ class Bundle:
     # -- 2 ---------------------------------------------------------------------------------------------------------
 
     def step_2(self) -> None:
-        """The log's key has signed the checkpoint."""
+        """The log's key has signed the checkpoint; timestamps are about beginnings of its tree."""
         step = "2"
         enclosed = self._line(step, VKEY)
         if not is_trusted(self.vkey, enclosed):
@@ -184,6 +190,19 @@ class Bundle:
             f"it was the newest at {moment(seconds)} by the word of the bundle's own fresh key"
             f"{shown.cosigners()}",
         )
+        self._stamps(step, checkpoint)
+
+    def _stamps(self, step: str, checkpoint: Checkpoint) -> None:
+        authority = self.vkey.authority if isinstance(self.vkey, Policy) else None
+        names = sorted((name for name in self.files if name.startswith("timestamps/")), key=_index_of)
+        if len(names) > STAMPS_LIMIT:
+            raise Invalid(step, "the bundle", f"has more than {STAMPS_LIMIT} timestamps")
+        for name in names:
+            fields = Fields(step, name, parse_json(step, name, self.files[name]))
+            stamp = parse_stamp(step, name, _index_of(name), fields, checkpoint, authority)
+            whose = "the authority given" if stamp.believed else "an authority that was not given (--authority)"
+            self.stamps.append(stamp)
+            self._found(2, f"the log's first {stamp.size} leaves were there at {stamp.said}, by the word of {whose}")
 
     # -- 3 ---------------------------------------------------------------------------------------------------------
 
@@ -511,9 +530,15 @@ class Bundle:
             return f"no consent to {self.purpose}/{self.channel} is shown"
         newest = given[-1]
         at = rfc3339(from_millis(newest.given.event.recorded_at))
-        return (
-            f"consent to {self.purpose}/{self.channel}, recorded {at}, is shown with grade {newest.grade}; {self.state}"
-        )
+        by = [one.said for one in self.stamps if one.believed and one.size > newest.given.index]
+        there = f", there at {by[0]} by the authority's word" if by else ""
+        about, rests = f"{self.purpose}/{self.channel}", newest.rests_on_its_source
+        if rests:
+            return (
+                f"a consent to {about}, recorded {at}{there}, has grade {newest.grade}, and {rests}; "
+                f"if one believes that, {self.state}"
+            )
+        return f"consent to {about}, recorded {at}{there}, is shown with grade {newest.grade}; {self.state}"
 
     # -- tools of the steps ----------------------------------------------------------------------------------------
 

@@ -34,7 +34,8 @@ LEFT_OUT = (
     "the records in records/ are not made anew from statement and register",
     "statements are read as strict JSON, but not held against the JSON Schema of their type",
     "the notice keys and DKIM keys are the bundle's own: compare them with a source you trust",
-    "cosignatures of witnesses and time-stamps are not judged here",
+    "cosignatures of witnesses are not judged here",
+    "of timestamps, what they are about and that time is read, not whose signature is under them",
 )
 
 HASH = re.compile(r"[0-9a-f]{64}\Z")
@@ -46,7 +47,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{3})Z\Z", re.ASCII)
 FILE = re.compile(
     r"(?:manifest\.json|checkpoint\.txt|vkey\.txt|fresh-vkey\.txt|keys\.json|notice-keys\.json|dkim-keys\.json"
-    r"|README\.txt|verify\.py|proofs/latest\.json|(?:statements|effects)/(?:0|[1-9][0-9]{0,19})\.json"
+    r"|README\.txt|verify\.py|proofs/latest\.json|(?:statements|effects|timestamps)/(?:0|[1-9][0-9]{0,19})\.json"
     r"|records/(?:0|[1-9][0-9]{0,19})\.jsonld|register/[0-9a-f]{64}\.json|notices/[0-9a-f]{64}\.txt"
     r"|attachments/[0-9a-f]{64}"
     r"|opened/(?:0|[1-9][0-9]{0,19})-(?:evidence\.json|brief\.json|attachment-[0-9]\.(?:eml|bin)))\Z"
@@ -237,7 +238,7 @@ def aes_gcm_open(key: bytes, nonce: bytes, sealed: bytes, bound: bytes) -> bytes
     return whole.to_bytes(len(ciphertext), "big")
 
 
-# -- RSA with SHA-256 (RFC 8017 §8.2.2), for DKIM.
+# -- DER (X.690); RSA with SHA-256 (RFC 8017 §8.2.2), for DKIM.
 
 
 def _der(data: bytes, wanted: int) -> tuple[bytes, bytes]:
@@ -454,6 +455,57 @@ def inclusion_root(leaf: bytes, index: int, size: int, hashes: list[bytes]) -> b
     return current if last == 0 else None
 
 
+def begins_with(old: int, old_root: bytes, size: int, root: bytes, hashes: list[bytes]) -> bool:
+    """Whether the tree of `size` leaves begins with the one of `old` leaves (RFC 9162 §2.1.4.2)."""
+    if not 0 < old <= size or any(len(one) != 32 for one in hashes):
+        return False
+    if old == size:
+        return not hashes and old_root == root
+    at, last = old - 1, size - 1
+    while at & 1:
+        at, last = at >> 1, last >> 1
+    path = hashes if old & (old - 1) else [old_root, *hashes]
+    if not path:
+        return False
+    first = second = path[0]
+    for sibling in path[1:]:
+        if last == 0:
+            return False
+        if at & 1 or at == last:
+            first, second = sha256(b"\x01" + sibling + first), sha256(b"\x01" + sibling + second)
+            while not at & 1 and at:
+                at, last = at >> 1, last >> 1
+        else:
+            second = sha256(b"\x01" + second + sibling)
+        at, last = at >> 1, last >> 1
+    return last == 0 and (first, second) == (old_root, root)
+
+
+def stamped_at(answer: bytes, text: bytes) -> str | None:
+    """When by a time-stamp authority's answer (RFC 3161) this text was there, None if it is no answer about it."""
+    try:
+        response, behind = _der(answer, 0x30)
+        status, token = _der(response, 0x30)
+        if behind or _der(status, 0x02)[0] not in (b"\x00", b"\x01") or len(answer) > 65536:
+            return None
+        kind, content = _der(_der(token, 0x30)[0], 0x06)
+        signed = _der(_der(content, 0xA0)[0], 0x30)[0]
+        inside, wrapped = _der(_der(_der(_der(signed, 0x02)[1], 0x31)[1], 0x30)[0], 0x06)
+        if (kind.hex(), inside.hex()) != ("2a864886f70d010702", "2a864886f70d0109100104"):
+            return None
+        info = _der(_der(_der(wrapped, 0xA0)[0], 0x04)[0], 0x30)[0]
+        imprint, rest = _der(_der(_der(info, 0x02)[1], 0x06)[1], 0x30)
+        algorithm, digest = _der(imprint, 0x30)
+        said = re.match(rb"([0-9]{14})(?:\.[0-9]{1,9})?Z\Z", _der(_der(rest, 0x02)[1], 0x18)[0])
+        sha_256 = _der(algorithm, 0x06)[0].hex() == "608648016503040201"
+        if said is None or not sha_256 or _der(digest, 0x04)[0] != sha256(text):
+            return None
+        written = re.sub("(....)(..)(..)(..)(..)(..)", r"\1-\2-\3T\4:\5:\6.000Z", said[1].decode())
+        return moment(millis(2, "the time of a timestamp", written) // 1000)
+    except ValueError:
+        return None
+
+
 def commitment(opening: bytes, pin: bytes, label: bytes, version: int, statement: bytes) -> bytes:
     message = opening + pin + label + version.to_bytes(8, "big") + statement
     return hmac.new(b"consent-ledger/v1/commitment", message, hashlib.sha256).digest()
@@ -493,7 +545,7 @@ def matter_of(kind: str, data: dict[str, Any], filed: str) -> str | None:
         return "use:" + pair
     if kind in {"MessageSent", "RetentionExecuted", "DataCollected", "DataDisclosed"}:
         return "data:{}".format(data.get("activity"))
-    if kind.startswith("Request") or kind in {"ErasureOrdered", "DataErased", "ErasureCompleted"}:
+    if kind.startswith("Request") or kind in {"ErasureOrdered", "ErasureHeld", "DataErased", "ErasureCompleted"}:
         return filed if filed.startswith("request:") else None
     return None
 
@@ -537,7 +589,7 @@ class Bundle:
         self.opened: dict[tuple[str, str], bytes] = {}
         self.registers: dict[str, dict[str, Any]] = {}
         self.served: set[str] = set()
-        self.grades: list[tuple[Entry, str]] = []
+        self.grades: list[tuple[Entry, str, str]] = []
 
     def verify(self) -> None:
         self.step_1()
@@ -613,8 +665,28 @@ class Bundle:
         others = len(signatures) - len(mine) - len(times)
         self.say(2, "the checkpoint of %s, %d leaves, is signed by the log's key; newest at %s by the fresh key"
                     % (self.origin, self.size, moment(max(times))))  # fmt: skip
+        stamps = sorted(name for name in self.files if name.startswith("timestamps/"))
+        if len(stamps) > 64:
+            raise Invalid(2, "the bundle has too many timestamps")
+        for name in stamps:
+            self.timestamp(name)
         if others:
             self.say(2, "%d more signature line(s) on it, of witnesses perhaps, were not judged" % others)
+
+    def timestamp(self, name: str) -> None:
+        value, size = strict_json(2, name, self.files[name]), decimal(2, name, name[11:-5])
+        if set(value) != {"answer", "hashes", "root"} or len(value["hashes"]) > 65:
+            raise Invalid(2, name + " is no timestamp")
+        root = hash_bytes(2, "a root", value["root"])
+        hashes = [unbase64url(2, "a hash", one) for one in value["hashes"]]
+        if not begins_with(size, root, self.size, self.root, hashes):
+            raise Invalid(2, f"the checkpoint does not begin with the tree that {name} is about")
+        text = "%s\n%d\n%s\n" % (self.origin, size, base64.b64encode(root).decode())
+        said = stamped_at(unbase64url(2, "a timestamp", value["answer"]), text.encode())
+        if said is None:
+            raise Invalid(2, name + " is not granted, or about something else")
+        self.say(2, "the log's first %d leaves were there at %s, by an authority whose signature is not judged here"
+                    % (size, said))  # fmt: skip
 
     def step_3(self) -> None:
         names = [name for name in self.files if name.startswith("statements/")]
@@ -802,8 +874,12 @@ class Bundle:
         rules = self.registers[data["register_version"]]["grades.toml"]
         [rule] = [one for one in rules["rules"] if one["version"] == rules["current"]]
         grade = next(one["grade"] for one in rule["grades"] if all(facts[need] for need in one["needs"]))
-        self.grades.append((given, grade))
         self.say(7, f"{where} has grade {grade} by the register's rule, computed from these facts")
+        rests = ""
+        if request is None or not archived:
+            rests = "that the holder of the address gave it is the word of {} alone".format(given.statement["source"])
+            self.say(7, f"of {where}, {rests}: whoever has that source's key could have said it")
+        self.grades.append((given, grade, rests))
 
     def confirmation_mail(self, request: Entry, sent: Entry) -> bool:
         where = "the mail at index %d" % sent.index
@@ -910,12 +986,14 @@ class Bundle:
             for one in noted["systems"]:
                 words = (restrictive[name].index, one["system"], one["applied_at"])
                 self.say(9, "by the operator's word, the withdrawal at index %d took effect in %s at %s" % words)
-        shown = [(given, grade) for given, grade in self.grades if not given.overtaken]
+        shown = [one for one in self.grades if not one[0].overtaken]
         self.conclusion = f"no consent to {self.purpose}/{self.channel} is shown"
         if shown:
-            at = moment(shown[-1][0].event[3] // 1000)
-            told = (self.purpose, self.channel, at, shown[-1][1], said)
-            self.conclusion = "consent to {}/{}, recorded {}, is shown with grade {}; {}".format(*told)
+            given, grade, rests = shown[-1]
+            told = "consent to {}/{}, recorded {},".format(self.purpose, self.channel, moment(given.event[3] // 1000))
+            self.conclusion = f"{told} is shown with grade {grade}; {said}"
+            if rests:
+                self.conclusion = f"a {told} has grade {grade}, and {rests}; if one believes that, {said}"
 
     def later_word(self) -> str:
         if "proofs/latest.json" not in self.files:

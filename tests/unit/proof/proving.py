@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import datetime
+from functools import cache
 from typing import Any
 
+from rfc3161_client import HashAlgorithm, TimestampRequestBuilder
+
+from services.ledger.evidence.bundle import Stamped
 from services.ledger.log.leaf import erasure_leaf, leaf_hash, map_root_leaf
 from services.ledger.log.state_map import StateMap
 from services.ledger.log.tiles import consistency_proof, inclusion_proof
@@ -20,6 +24,7 @@ from services.ledger.reader.note import format_note
 from services.ledger.reader.verify import Report, verify
 from shared.clock import millis
 from shared.register import load
+from tests.authority import authority
 from tests.opt_in import World
 
 KINDS: tuple[Kind, ...] = ("latest", "absence", "history", "state")
@@ -151,3 +156,20 @@ def erase(world: World, matter: str) -> int:
 def forget(world: World, label: bytes) -> None:
     """Take a label out of the map, as no honest log ever does."""
     world.map = StateMap.rebuild([record for record in world.map.records() if record[:32] != label])
+
+
+@cache
+def stamped_text(text: bytes, name: str = "authority") -> bytes:
+    """What a local authority answers about this text."""
+    query = TimestampRequestBuilder().data(text).hash_algorithm(HashAlgorithm.SHA256).build().as_bytes()
+    return authority(name).answer(query)
+
+
+def stamped(world: World, size: int, answer: bytes | None = None) -> Stamped:
+    """A timestamp of the checkpoint this log had at that size, bound to the newest one."""
+    edge = Edge()
+    for leaf in world.leaves[:size]:
+        edge.append(leaf_hash(leaf))
+    text = Checkpoint(world.signer.name, size, edge.root()).text()
+    hashes = asyncio.run(consistency_proof(size, len(world.leaves), world._hashes))
+    return Stamped(size, edge.root(), hashes, stamped_text(text) if answer is None else answer)
