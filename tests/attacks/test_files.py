@@ -111,8 +111,8 @@ async def test_a_ciphertext_that_opens_twice_has_one_key_that_counts(notices: No
         (Needs.KAFKA, Needs.SOURCE_KEY),
         {Check.VERIFIER: "step 7: the request that the consent at index 13 answers is not in this bundle"},
         blind="the ledger, which records it as the source's word: a permit may rest on it. The thief lacks what makes "
-        "evidence, the request, the served-notice token, the archived mail: it is of grade C, and every verifier says that "
-        "it rests on the source's word alone",
+        "evidence, the request, the served-notice token, the archived mail: it is of grade C, and every verifier says "
+        "that it rests on the source's word alone",
     )
 )
 def test_a_consent_that_a_thief_of_the_sources_key_states_is_no_evidence(notices: Notices) -> None:
@@ -121,7 +121,9 @@ def test_a_consent_that_a_thief_of_the_sources_key_states_is_no_evidence(notices
     began = perf_counter()
     report = report_of(opt_in)
     seconds = perf_counter() - began
-    assert "has grade C, and that the holder of the address gave it is the word of newsletter alone" in report.conclusion
+    assert (
+        "has grade C, and that the holder of the address gave it is the word of newsletter alone" in report.conclusion
+    )
     missing = next(one for one in report.findings if "index 13" in one.text)
     notices.by(Check.VERIFIER, f"step {missing.step}: {missing.text}", seconds)
 

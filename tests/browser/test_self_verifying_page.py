@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
 
-from services.ledger.evidence.bundle import bundle, files_of
+from services.ledger.evidence.bundle import Material, bundle, files_of
 from services.ledger.evidence.page import VERIFIER, page_of
 from services.ledger.proofs.receipt import Snapshot, receipt, to_bytes
 from services.ledger.reader.archive import pack
 from services.ledger.reader.errors import Invalid
-from services.ledger.reader.evidence import MANIFEST
+from services.ledger.reader.evidence import LATEST, MANIFEST
 from services.ledger.reader.page import BEGINS
 from services.ledger.reader.verify import verify
 from shared.register import load
 from tests.browser.conftest import SCREENSHOTS
 from tests.browser.visitor import Visitor
 from tests.opt_in import OptIn
-from tests.unit.proof.forging import mended
+from tests.unit.proof.forging import Files, mended, named, with_json
+from tests.unit.proof.proving import made, stamped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,9 +68,15 @@ def story() -> OptIn:
     return aside(lambda: OptIn().play())
 
 
+def whole(told: OptIn) -> Material:
+    """All that a bundle can have: the proof of the latest word, a timestamp of the log as it ended with the consent."""
+    stamps = [stamped(told.world, told.indexes.get("given", told.indexes["request"]) + 2)]
+    return replace(told.material, latest=made(told.world, "latest"), stamps=stamps)
+
+
 @cache
 def packed() -> bytes:
-    return aside(lambda: bundle(story().material))
+    return aside(lambda: bundle(whole(story())))
 
 
 @pytest.fixture
@@ -99,6 +108,8 @@ def test_it_says_valid_and_shows_what_it_holds(reader: Visitor, tmp_path: Path, 
         "Beispielwerk GmbH",
         story().world.subject,
         "please open this link to confirm",
+        {"de": "kein späteres Wort dazu", "en": "no later word on it"}[language],
+        {"de": "Spätestens da", "en": "There at the latest"}[language],
     ):
         assert word in shown
     reader.look("evidence-page", language, scripts=2)
@@ -173,7 +184,7 @@ def by_the_reader(data: bytes) -> str:
 def forgeries() -> Iterator[tuple[str, bytes]]:
     """Each file altered or missing, manifest and archive mended after it; and stories that were otherwise."""
     source = random.Random(11)
-    files = files_of(story().material)
+    files = files_of(whole(story()))
     for name, content in sorted(files.items()):
         for _ in range(4):
             at = source.randrange(len(content))
@@ -185,7 +196,51 @@ def forgeries() -> Iterator[tuple[str, bytes]]:
     for told in ({"to": "other@example.org"}, {"to": "jane.doe@EXAMPLE.org"}, {"token_in_mail": "A" * 43}):
         yield str(told), mended(files_of(OptIn(**told).play().material))  # type: ignore[arg-type]
     for told in ({"withdrawn": False}, {"verified": False}):
-        yield str(told), mended(files_of(OptIn(**told).play().material))  # type: ignore[arg-type]
+        yield str(told), mended(files_of(whole(OptIn(**told).play())))  # type: ignore[arg-type]
+    unconfirmed = OptIn()
+    unconfirmed.request()
+    unconfirmed.confirmation_mail()
+    yield "nobody has confirmed", mended(files_of(whole(unconfirmed)))
+    withdrawal = story().indexes["withdrawn"]
+    left_out = {f"statements/{withdrawal}.json", f"records/{withdrawal}.jsonld"}
+    yield "without the withdrawal", mended({name: held for name, held in files.items() if name not in left_out})
+    for name, member in (*((LATEST, one) for one in json.loads(files[LATEST])), *_of_words(files)):
+        for change in (_nothing, _reversed, _altered):
+            yield f"{change.__name__} {member} of {name}", mended(with_json(files, name, change(member)))
+
+
+def _of_words(files: Files) -> Iterator[tuple[str, str]]:
+    """What lies deeper in the proof of the latest word, and what a timestamp has."""
+    yield from ((LATEST, path) for path in (
+        "map_root/leaf", "map_root/hashes", "words/0/place/siblings", "words/0/place/record/version",
+        "words/0/place/record/index", "words/0/place/record/label", "words/0/entries", "words/0/entries/0/leaf",
+        "words/0/entries/0/pin", "words/0/entries/0/hashes", "words/0/entries/0/matter", "words/1/place/siblings",
+    ))  # fmt: skip
+    yield from ((named(files, "timestamps/"), member) for member in ("root", "hashes", "answer"))
+
+
+def _at(value: Any, path: str, change: Callable[[Any], Any]) -> None:
+    *way, last = path.split("/")
+    for step in way:
+        value = value[int(step) if step.isdecimal() else step]
+    value[last] = change(value[last])
+
+
+def _nothing(path: str) -> Callable[[Any], None]:
+    return lambda value: _at(value, path, lambda _: None)
+
+
+def _reversed(path: str) -> Callable[[Any], None]:
+    return lambda value: _at(value, path, lambda held: held[::-1] if isinstance(held, list | str) else held)
+
+
+def _altered(path: str) -> Callable[[Any], None]:
+    def other(held: Any) -> Any:
+        if isinstance(held, str):
+            return ("A" if held[:1] != "A" else "B") + held[1:]
+        return held[:-1] if isinstance(held, list) else {}
+
+    return lambda value: _at(value, path, other)
 
 
 @pytest.fixture

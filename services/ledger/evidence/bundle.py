@@ -59,9 +59,9 @@ Das Format beschreibt docs/formats.md, Abschnitt 18; danach lässt sich ein eige
                 prüft consent-ledger verify DATEI --vkey SCHLUESSEL --authority ZERTIFIKATE.pem
 
 Was diese Datei nicht zeigt: was nach dem Stand in checkpoint.txt gesagt wurde; wer hinter der Adresse steht; dass die
-Uhr des Betreibers richtig ging (nur timestamps/ begrenzt das, nach oben). Dass das Protokoll bis zu diesem Stand kein späteres Wort enthält, zeigt
-proofs/latest.json; fehlt diese Datei, ist es nicht gezeigt. In ihr steht ein Schlüssel, mit dem sich alle Einträge
-dieser Adresse im Protokoll finden lassen (nicht lesen).
+Uhr des Betreibers richtig ging (begrenzt wird das nur durch timestamps/). Dass das Protokoll bis zu diesem Stand
+kein späteres Wort enthält, zeigt proofs/latest.json; fehlt diese Datei, ist es nicht gezeigt. In ihr steht ein
+Schlüssel, mit dem sich alle Einträge dieser Adresse im Protokoll finden lassen (nicht lesen).
 
 Sie enthält personenbezogene Daten und in den E-Mails Links, die noch wirken (zum Beispiel zum Abmelden). Geben Sie
 sie nur weiter, wo es nötig ist.
@@ -90,8 +90,9 @@ The format is described in docs/formats.md, section 18; it suffices to write a v
                 is checked by consent-ledger verify FILE --vkey KEY --authority CERTIFICATES.pem
 
 What this file does not show: what was said after the state in checkpoint.txt; who is behind the address; that the
-operator's clock was right (only timestamps/ limit that, from above). That the log has no later word up to that state is shown by proofs/latest.json; without
-that file it is not shown. In it is a key with which all entries of this address can be found in the log (not read).
+operator's clock was right (only timestamps/ limit that). That the log has no later word up to that state is shown by
+proofs/latest.json; without that file it is not shown. In it is a key with which all entries of this address can be
+found in the log (not read).
 
 It holds personal data, and in its mails links that still work (to unsubscribe, for example). Pass it on only where
 that is needed.
@@ -100,13 +101,18 @@ that is needed.
 
 @dataclass(frozen=True, slots=True)
 class Stamped:
-    """A time-stamp authority's answer about the checkpoint of this size, which the bundle's checkpoint has grown from."""
+    """A time-stamp authority's answer about the log at this size, from which it grew into the bundle's."""
 
     size: int
     root: bytes
     hashes: Sequence[bytes]
     """The consistency proof from it to the bundle's checkpoint"""
     answer: bytes
+
+    def file(self) -> bytes:
+        hashes = [encode_base64url(one) for one in self.hashes]
+        said = {"root": self.root.hex(), "hashes": hashes, "answer": encode_base64url(self.answer)}
+        return canonical_json(said)
 
 
 @dataclass(frozen=True)
@@ -147,10 +153,7 @@ def files_of(material: Material) -> dict[str, bytes]:
         files[f"register/{version}.json"] = raw
     for name, content in material.attachments.items():
         files[f"attachments/{name}"] = content
-    for stamp in material.stamps:
-        said = {"root": stamp.root.hex(), "answer": encode_base64url(stamp.answer)}
-        hashes = [encode_base64url(one) for one in stamp.hashes]
-        files[f"timestamps/{stamp.size}.json"] = canonical_json(said | {"hashes": hashes})
+    files |= {f"timestamps/{stamp.size}.json": stamp.file() for stamp in material.stamps}
     keys = {(one["statement"], one["compartment"]): one["key"] for one in material.keys}
     for entry, statement in statements_of(history):
         index = entry["index"]

@@ -8,136 +8,226 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
   // SHA-256 over what stands around the bundle (see `surroundings`), put in when the page is made.
   const EXPECTED = "@surroundings@";
 
-  const TEXTS = {
-    de: {
-      other: "English",
-      languages: "Sprache",
-      skip: "Zum Inhalt springen",
-      brand: "Nachweis einer Einwilligung",
-      title: { valid: "Gültig", invalid: "Ungültig", unable: "Nicht geprüft" },
-      lead: {
-        valid: "Alles in dieser Datei stimmt zusammen und steht so im Protokoll, das der Schlüssel unten unterschrieben hat. Geprüft hat das gerade Ihr Browser selbst, ohne Internet.",
-        confirmed: "Alles in dieser Datei stimmt zusammen und steht so im Protokoll, dessen Schlüssel Sie verglichen haben. Geprüft hat das gerade Ihr Browser selbst, ohne Internet.",
-        invalid: "Diese Datei ist kein Nachweis: Schritt {step} schlug fehl. Ihr Inhalt wird deshalb nicht gezeigt.",
-        unable: "Dieser Browser kann hier nicht prüfen (Web Crypto fehlt). Öffnen Sie die Datei in einem aktuellen Browser von der Festplatte, oder prüfen Sie sie mit: consent-ledger verify DATEI --vkey SCHLÜSSEL",
-      },
-      page: "die Seite um den Nachweis herum wurde verändert",
-      took: "Prüfdauer: {ms} ms",
-      key: {
-        title: "Wessen Schlüssel?",
-        text: "Gültig heißt: unterschrieben mit diesem Schlüssel. Ob es der des Betreibers ist, wissen Sie erst, wenn Sie ihn mit einer Quelle vergleichen, der Sie vertrauen: seiner Website, einem Zeugen, einem früheren Nachweis.",
-        label: "Schlüssel aus einer Quelle, der Sie vertrauen",
-        button: "Vergleichen",
-        right: "Der Schlüssel ist derselbe.",
-        wrong: "Das ist ein anderer Schlüssel. Unter dem angegebenen gilt dieser Nachweis nicht.",
-        empty: "Fügen Sie den Schlüssel als eine Zeile ein.",
-      },
-      state: {
-        title: "Was gezeigt ist",
-        holds: "Nach den Aussagen in dieser Datei gilt die Einwilligung.",
-        ended: "Nach den Aussagen in dieser Datei gilt die Einwilligung nicht (mehr).",
-        none: "In dieser Datei ist keine Einwilligung gezeigt.",
-        grade: "Güte des Nachweises",
-      },
-      facts: {
-        purpose: "Zweck", channel: "Kanal", controller: "Verantwortlich", subject: "Pseudonym", address: "Adresse, wie eingegeben",
-        normalised: "Adresse, vereinheitlicht", given: "Eingewilligt", withdrawn: "Widerrufen", effect: "Wirksam in {system} (Angabe des Betreibers)", basis: "Rechtsgrundlage",
-        requested: "Angefragt", uses: "Nutzungen", as_of: "Stand", size: "Einträge im Protokoll bis dahin", log: "Protokoll",
-      },
-      notice: { title: "Was gezeigt wurde", text: "Der genaue Wortlaut, wie er auf der Seite stand ({language}). Kästchen „[ ]“ war leer.", whole: "Der ganze Wortlaut", button: "Beschriftung der Schaltfläche", box: "Worte am Kästchen" },
-      request: { title: "Was dabei aufgezeichnet wurde", text: "Angaben, die verschlüsselt aufbewahrt und für diesen Nachweis geöffnet wurden." },
-      mail: { title: "Die Bestätigungs-E-Mail", from: "Von", to: "An", subject: "Betreff", date: "Datum", id: "Message-ID", dkim: "DKIM-Signatur", signed: "{domain}, Selektor {selector}", unsigned: "nicht gegen einen Schlüssel geprüft" },
-      uses: { title: "Jede Nutzung", none: "Es ist keine Nutzung aufgezeichnet.", message: "Message-ID", covered: "gedeckt", yes: "ja", no: "nein" },
-      all: { title: "Alle Aussagen", index: "Stelle", recorded: "Aufgezeichnet", what: "Aussage", by: "Durch", how: "Weg" },
-      process: { title: "Womit", text: "Stand des Verarbeitungsverzeichnisses, unter dem die Aussagen entstanden (SHA-256).", version: "Verzeichnis" },
-      steps: { title: "Prüfschritte", text: "Nach docs/formats.md, Abschnitt 18." },
-      limits: {
-        title: "Was dieser Nachweis nicht zeigt",
-        items: [
-          "ob nach diesem Stand noch etwas gesagt wurde,",
-          "wer hinter der Adresse steht: er handelt von einer Adresse, nicht von einer Person,",
-          "dass die Uhr des Betreibers richtig ging: die Zeiten sind seine Angabe,",
-          "ob unter einer anderen Adresse derselben Person etwas anderes gesagt wurde. Bloßes Öffnen eines Links ist keine Handlung und wird nicht als Aussage aufgezeichnet.",
-        ],
-      },
-      save: { title: "Maschinenlesbar", text: "Die Datei enthält alles als ZIP: Aussagen, Beweise, Texte, E-Mails.", button: "ZIP speichern" },
-      private: "Diese Datei enthält personenbezogene Daten und Links, die noch wirken. Geben Sie sie nur weiter, wo es nötig ist.",
-      by: { person: "die Person", staff: "Mitarbeitende", representative: "Vertretung", controller: "den Verantwortlichen" },
-      types: {
-        NoticePublished: "Hinweis veröffentlicht", ConsentRequested: "Einwilligung angefragt", ConsentGiven: "Einwilligung erteilt",
-        ConsentRefused: "Nicht eingewilligt", ConsentWithdrawn: "Einwilligung widerrufen", ConsentRevoked: "Einwilligung aufgehoben",
-        ConsentExpired: "Abgelaufen", ConsentInvalidated: "Für ungültig erklärt", ConsentRenewed: "Einwilligung erneuert", ConsentUsed: "Einwilligung genutzt",
-        MessageSent: "Nachricht gesendet", DataCollected: "Daten erhoben", ObjectionRaised: "Widerspruch", RestrictionSet: "Eingeschränkt",
-        RestrictionLifted: "Einschränkung aufgehoben", ErasureOrdered: "Löschung angeordnet", DataErased: "Daten gelöscht",
-        ErasureCompleted: "Löschung abgeschlossen", RetentionExecuted: "Nach Frist gelöscht", RecordAccessed: "Nachweis geöffnet", DataDisclosed: "Daten weitergegeben",
-      },
-      overtaken: "ohne Wirkung: es gab schon einen späteren Widerruf",
+  // Each text in German and in English.
+  const WORDS = {
+    other: ["English", "Deutsch"],
+    languages: ["Sprache", "Language"],
+    skip: ["Zum Inhalt springen", "Skip to content"],
+    brand: ["Nachweis einer Einwilligung", "Evidence of a consent"],
+    title: {
+      valid: ["Gültig", "Valid"],
+      invalid: ["Ungültig", "Invalid"],
+      unable: ["Nicht geprüft", "Not checked"],
     },
-    en: {
-      other: "Deutsch",
-      languages: "Language",
-      skip: "Skip to content",
-      brand: "Evidence of a consent",
-      title: { valid: "Valid", invalid: "Invalid", unable: "Not checked" },
-      lead: {
-        valid: "Everything in this file holds together and stands so in the log that the key below has signed. Your browser has just checked that by itself, offline.",
-        confirmed: "Everything in this file holds together and stands so in the log whose key you have compared. Your browser has just checked that by itself, offline.",
-        invalid: "This file is no evidence: step {step} failed. Its content is therefore not shown.",
-        unable: "This browser cannot check here (Web Crypto is missing). Open the file from disk in a current browser, or check it with: consent-ledger verify FILE --vkey KEY",
-      },
-      page: "the page around the evidence was altered",
-      took: "Checked in {ms} ms",
-      key: {
-        title: "Whose key?",
-        text: "Valid means: signed with this key. Whether it is the operator's you only know once you compare it with a source you trust: their website, a witness, an earlier evidence.",
-        label: "Key from a source you trust",
-        button: "Compare",
-        right: "The key is the same.",
-        wrong: "This is another key. Under the one you gave this evidence does not hold.",
-        empty: "Paste the key as one line.",
-      },
-      state: {
-        title: "What is shown",
-        holds: "By the statements in this file, consent holds.",
-        ended: "By the statements in this file, consent does not hold (any more).",
-        none: "This file shows no consent.",
-        grade: "Grade of the evidence",
-      },
-      facts: {
-        purpose: "Purpose", channel: "Channel", controller: "Responsible", subject: "Pseudonym", address: "Address as typed",
-        normalised: "Address, normalised", given: "Consent given", withdrawn: "Withdrawn", effect: "In effect in {system} (operator's word)", basis: "Legal basis",
-        requested: "Requested", uses: "Uses", as_of: "As of", size: "Entries of the log up to then", log: "Log",
-      },
-      notice: { title: "What was shown", text: "The exact words as they stood on the page ({language}). A box “[ ]” was empty.", whole: "The whole text", button: "Words on the button", box: "Words beside the box" },
-      request: { title: "What was recorded along with it", text: "Details that are kept encrypted and were opened for this evidence." },
-      mail: { title: "The confirmation mail", from: "From", to: "To", subject: "Subject", date: "Date", id: "Message-ID", dkim: "DKIM signature", signed: "{domain}, selector {selector}", unsigned: "not checked against a key" },
-      uses: { title: "Each use", none: "No use is recorded.", message: "Message-ID", covered: "covered", yes: "yes", no: "no" },
-      all: { title: "All statements", index: "Place", recorded: "Recorded", what: "Statement", by: "By", how: "Way" },
-      process: { title: "By what", text: "State of the processing register under which the statements were made (SHA-256).", version: "Register" },
-      steps: { title: "Steps of the check", text: "By docs/formats.md, section 18." },
-      limits: {
-        title: "What this evidence does not show",
-        items: [
-          "whether something was said after this state,",
+    lead: {
+      valid: [
+        "Alles in dieser Datei stimmt zusammen und steht so im Protokoll, das der Schlüssel unten unterschrieben hat. Geprüft hat das gerade Ihr Browser selbst, ohne Internet.",
+        "Everything in this file holds together and stands so in the log that the key below has signed. Your browser has just checked that by itself, offline.",
+      ],
+      confirmed: [
+        "Alles in dieser Datei stimmt zusammen und steht so im Protokoll, dessen Schlüssel Sie verglichen haben. Geprüft hat das gerade Ihr Browser selbst, ohne Internet.",
+        "Everything in this file holds together and stands so in the log whose key you have compared. Your browser has just checked that by itself, offline.",
+      ],
+      invalid: [
+        "Diese Datei ist kein Nachweis: Schritt {step} schlug fehl. Ihr Inhalt wird deshalb nicht gezeigt.",
+        "This file is no evidence: step {step} failed. Its content is therefore not shown.",
+      ],
+      unable: [
+        "Dieser Browser kann hier nicht prüfen (Web Crypto fehlt). Öffnen Sie die Datei in einem aktuellen Browser von der Festplatte, oder prüfen Sie sie mit: consent-ledger verify DATEI --vkey SCHLÜSSEL",
+        "This browser cannot check here (Web Crypto is missing). Open the file from disk in a current browser, or check it with: consent-ledger verify FILE --vkey KEY",
+      ],
+    },
+    page: ["die Seite um den Nachweis herum wurde verändert", "the page around the evidence was altered"],
+    took: ["Prüfdauer: {ms} ms", "Checked in {ms} ms"],
+    key: {
+      title: ["Wessen Schlüssel?", "Whose key?"],
+      text: [
+        "Gültig heißt: unterschrieben mit diesem Schlüssel. Ob es der des Betreibers ist, wissen Sie erst, wenn Sie ihn mit einer Quelle vergleichen, der Sie vertrauen: seiner Website, einem Zeugen, einem früheren Nachweis.",
+        "Valid means: signed with this key. Whether it is the operator's you only know once you compare it with a source you trust: their website, a witness, an earlier evidence.",
+      ],
+      label: ["Schlüssel aus einer Quelle, der Sie vertrauen", "Key from a source you trust"],
+      button: ["Vergleichen", "Compare"],
+      right: ["Der Schlüssel ist derselbe.", "The key is the same."],
+      wrong: [
+        "Das ist ein anderer Schlüssel. Unter dem angegebenen gilt dieser Nachweis nicht.",
+        "This is another key. Under the one you gave this evidence does not hold.",
+      ],
+      empty: ["Fügen Sie den Schlüssel als eine Zeile ein.", "Paste the key as one line."],
+    },
+    state: {
+      title: ["Was gezeigt ist", "What is shown"],
+      holds: [
+        "Nach den Aussagen in dieser Datei gilt die Einwilligung.",
+        "By the statements in this file, consent holds.",
+      ],
+      ended: [
+        "Nach den Aussagen in dieser Datei gilt die Einwilligung nicht (mehr).",
+        "By the statements in this file, consent does not hold (any more).",
+      ],
+      none: ["In dieser Datei ist keine Einwilligung gezeigt.", "This file shows no consent."],
+      grade: ["Güte des Nachweises", "Grade of the evidence"],
+      rests: [
+        "Dass sie von der Person kam, der die Adresse gehört, ist allein das Wort von „{source}“: Anfrage und Bestätigungs-E-Mail sind hier nicht beide belegt.",
+        "That the holder of the address gave it is the word of “{source}” alone: request and confirmation mail are not both shown here.",
+      ],
+      latest: [
+        "Auch bewiesen: Bis zu diesem Stand enthält das Protokoll kein späteres Wort dazu.",
+        "Also proven: up to this state, the log has no later word on it.",
+      ],
+      notLatest: [
+        "Dass das Protokoll bis zu diesem Stand kein späteres Wort dazu enthält, ist nicht bewiesen.",
+        "That the log has no later word on it up to this state is not proven.",
+      ],
+    },
+    facts: {
+      purpose: ["Zweck", "Purpose"],
+      channel: ["Kanal", "Channel"],
+      controller: ["Verantwortlich", "Responsible"],
+      subject: ["Pseudonym", "Pseudonym"],
+      address: ["Adresse, wie eingegeben", "Address as typed"],
+      normalised: ["Adresse, vereinheitlicht", "Address, normalised"],
+      given: ["Eingewilligt", "Consent given"],
+      withdrawn: ["Widerrufen", "Withdrawn"],
+      effect: ["Wirksam in {system} (Angabe des Betreibers)", "In effect in {system} (operator's word)"],
+      basis: ["Rechtsgrundlage", "Legal basis"],
+      requested: ["Angefragt", "Requested"],
+      uses: ["Nutzungen", "Uses"],
+      as_of: ["Stand", "As of"],
+      size: ["Einträge im Protokoll bis dahin", "Entries of the log up to then"],
+      log: ["Protokoll", "Log"],
+      stamped: [
+        "Spätestens da (Zeitstempeldienst; seine Unterschrift prüft diese Seite nicht)",
+        "There at the latest (a time-stamp authority; its signature is not judged by this page)",
+      ],
+    },
+    notice: {
+      title: ["Was gezeigt wurde", "What was shown"],
+      text: [
+        "Der genaue Wortlaut, wie er auf der Seite stand ({language}). Kästchen „[ ]“ war leer.",
+        "The exact words as they stood on the page ({language}). A box “[ ]” was empty.",
+      ],
+      whole: ["Der ganze Wortlaut", "The whole text"],
+      button: ["Beschriftung der Schaltfläche", "Words on the button"],
+      box: ["Worte am Kästchen", "Words beside the box"],
+    },
+    request: {
+      title: ["Was dabei aufgezeichnet wurde", "What was recorded along with it"],
+      text: [
+        "Angaben, die verschlüsselt aufbewahrt und für diesen Nachweis geöffnet wurden.",
+        "Details that are kept encrypted and were opened for this evidence.",
+      ],
+    },
+    mail: {
+      title: ["Die Bestätigungs-E-Mail", "The confirmation mail"],
+      from: ["Von", "From"],
+      to: ["An", "To"],
+      subject: ["Betreff", "Subject"],
+      date: ["Datum", "Date"],
+      id: ["Message-ID", "Message-ID"],
+      dkim: ["DKIM-Signatur", "DKIM signature"],
+      signed: ["{domain}, Selektor {selector}", "{domain}, selector {selector}"],
+      unsigned: ["nicht gegen einen Schlüssel geprüft", "not checked against a key"],
+    },
+    uses: {
+      title: ["Jede Nutzung", "Each use"],
+      none: ["Es ist keine Nutzung aufgezeichnet.", "No use is recorded."],
+      message: ["Message-ID", "Message-ID"],
+      covered: ["gedeckt", "covered"],
+      yes: ["ja", "yes"],
+      no: ["nein", "no"],
+    },
+    all: {
+      title: ["Alle Aussagen", "All statements"],
+      index: ["Stelle", "Place"],
+      recorded: ["Aufgezeichnet", "Recorded"],
+      what: ["Aussage", "Statement"],
+      by: ["Durch", "By"],
+      how: ["Weg", "Way"],
+    },
+    process: {
+      title: ["Womit", "By what"],
+      text: [
+        "Stand des Verarbeitungsverzeichnisses, unter dem die Aussagen entstanden (SHA-256).",
+        "State of the processing register under which the statements were made (SHA-256).",
+      ],
+      version: ["Verzeichnis", "Register"],
+    },
+    steps: {
+      title: ["Prüfschritte", "Steps of the check"],
+      text: ["Nach docs/formats.md, Abschnitt 18.", "By docs/formats.md, section 18."],
+    },
+    limits: {
+      title: ["Was dieser Nachweis nicht zeigt", "What this evidence does not show"],
+      items: [
+        ["ob nach diesem Stand noch etwas gesagt wurde,", "whether something was said after this state,"],
+        [
+          "wer hinter der Adresse steht: er handelt von einer Adresse, nicht von einer Person,",
           "who is behind the address: it speaks of an address, not of a person,",
+        ],
+        [
+          "dass die Uhr des Betreibers richtig ging: die Zeiten sind seine Angabe,",
           "that the operator's clock was right: the times are their word,",
+        ],
+        [
+          "ob unter einer anderen Adresse derselben Person etwas anderes gesagt wurde. Bloßes Öffnen eines Links ist keine Handlung und wird nicht als Aussage aufgezeichnet.",
           "whether something else was said under another address of the same person. Merely opening a link is no act and is not recorded as a statement.",
         ],
-      },
-      save: { title: "Machine-readable", text: "This file holds everything as a ZIP: statements, proofs, texts, mails.", button: "Save the ZIP" },
-      private: "This file holds personal data, and links that still work. Pass it on only where that is needed.",
-      by: { person: "the person", staff: "staff", representative: "a representative", controller: "the controller" },
-      types: {
-        NoticePublished: "Notice published", ConsentRequested: "Consent requested", ConsentGiven: "Consent given",
-        ConsentRefused: "Consent not given", ConsentWithdrawn: "Consent withdrawn", ConsentRevoked: "Consent revoked",
-        ConsentExpired: "Expired", ConsentInvalidated: "Declared invalid", ConsentRenewed: "Consent renewed", ConsentUsed: "Consent used",
-        MessageSent: "Message sent", DataCollected: "Data collected", ObjectionRaised: "Objection", RestrictionSet: "Restricted",
-        RestrictionLifted: "Restriction lifted", ErasureOrdered: "Erasure ordered", DataErased: "Data erased",
-        ErasureCompleted: "Erasure completed", RetentionExecuted: "Deleted when its period ended", RecordAccessed: "Evidence opened", DataDisclosed: "Data disclosed",
-      },
-      overtaken: "without effect: there was a later withdrawal already",
+      ],
     },
+    save: {
+      title: ["Maschinenlesbar", "Machine-readable"],
+      text: [
+        "Die Datei enthält alles als ZIP: Aussagen, Beweise, Texte, E-Mails.",
+        "This file holds everything as a ZIP: statements, proofs, texts, mails.",
+      ],
+      button: ["ZIP speichern", "Save the ZIP"],
+    },
+    private: [
+      "Diese Datei enthält personenbezogene Daten und Links, die noch wirken. Geben Sie sie nur weiter, wo es nötig ist.",
+      "This file holds personal data, and links that still work. Pass it on only where that is needed.",
+    ],
+    by: {
+      person: ["die Person", "the person"],
+      staff: ["Mitarbeitende", "staff"],
+      representative: ["Vertretung", "a representative"],
+      controller: ["den Verantwortlichen", "the controller"],
+    },
+    types: {
+      NoticePublished: ["Hinweis veröffentlicht", "Notice published"],
+      ConsentRequested: ["Einwilligung angefragt", "Consent requested"],
+      ConsentGiven: ["Einwilligung erteilt", "Consent given"],
+      ConsentRefused: ["Nicht eingewilligt", "Consent not given"],
+      ConsentWithdrawn: ["Einwilligung widerrufen", "Consent withdrawn"],
+      ConsentRevoked: ["Einwilligung aufgehoben", "Consent revoked"],
+      ConsentExpired: ["Abgelaufen", "Expired"],
+      ConsentInvalidated: ["Für ungültig erklärt", "Declared invalid"],
+      ConsentRenewed: ["Einwilligung erneuert", "Consent renewed"],
+      ConsentUsed: ["Einwilligung genutzt", "Consent used"],
+      MessageSent: ["Nachricht gesendet", "Message sent"],
+      DataCollected: ["Daten erhoben", "Data collected"],
+      ObjectionRaised: ["Widerspruch", "Objection"],
+      RestrictionSet: ["Eingeschränkt", "Restricted"],
+      RestrictionLifted: ["Einschränkung aufgehoben", "Restriction lifted"],
+      ErasureOrdered: ["Löschung angeordnet", "Erasure ordered"],
+      DataErased: ["Daten gelöscht", "Data erased"],
+      ErasureCompleted: ["Löschung abgeschlossen", "Erasure completed"],
+      RetentionExecuted: ["Nach Frist gelöscht", "Deleted when its period ended"],
+      RecordAccessed: ["Nachweis geöffnet", "Evidence opened"],
+      DataDisclosed: ["Daten weitergegeben", "Data disclosed"],
+    },
+    overtaken: [
+      "ohne Wirkung: es gab schon einen späteren Widerruf",
+      "without effect: there was a later withdrawal already",
+    ],
   };
+
+  /* The texts in one language: of each pair its own. */
+  function inLanguage(texts, at) {
+    if (Array.isArray(texts)) return typeof texts[0] === "string" ? texts[at] : texts.map((one) => inLanguage(one, at));
+    return Object.fromEntries(Object.entries(texts).map(([name, one]) => [name, inLanguage(one, at)]));
+  }
+
+  const TEXTS = { de: inLanguage(WORDS, 0), en: inLanguage(WORDS, 1) };
 
   let language = document.documentElement.lang === "en" ? "en" : "de";
   const main = document.querySelector("main");
@@ -288,9 +378,12 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
     const newest = shown.at(-1);
     const typed = newest?.request ? json(report, newest.request.statement, "evidence") : {};
     const withdrawn = report.recorded.filter((one) => one.statement.type === "ConsentWithdrawn");
+    const stamp = newest && report.stamps.find((one) => one.size > newest.one.index);
     const article = snapshot["rights.toml"]?.legal_bases?.[newest?.one.statement.data.legal_basis]?.article;
     return section("shown", texts.state.title,
       make("p", { class: "lead" }, texts.state[report.state]),
+      newest?.rests ? make("p", { class: "notice" }, fill(texts.state.rests, { source: newest.one.statement.source })) : null,
+      make("p", {}, report.latestProven ? texts.state.latest : texts.state.notLatest),
       facts([
         [texts.facts.purpose, purpose ? words(purpose.title) : report.purpose],
         [texts.facts.channel, report.channel],
@@ -299,6 +392,7 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
         [texts.facts.normalised, typed.normalised],
         [texts.facts.requested, newest?.request ? moment(newest.request.event.recordedAt) : ""],
         [texts.facts.given, newest ? moment(newest.one.event.recordedAt) : ""],
+        [texts.facts.stamped, stamp ? moment(stamp.at) : ""],
         [texts.state.grade, newest?.grade],
         [texts.facts.basis, article ? [words(article), ...(purpose?.norms ?? []).map(words)].join("; ") : ""],
         [texts.facts.uses, String(ofType(report, "ConsentUsed").length)],

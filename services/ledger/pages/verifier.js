@@ -700,6 +700,147 @@ const ConsentLedger = (() => {
     };
   }
 
+  // -- the state map, and the proof of the latest word (§9, §22) ---------------------------------------------------
+
+  const EMPTY = new Uint8Array(32);
+  const bit = (label, depth) => (label[depth >> 3] >> (7 - (depth & 7))) & 1;
+
+  function parseRecord(step, said) {
+    exactly(step, said, "a record of the map", ["index", "label", "leaf_hash", "version"]);
+    return {
+      label: hash(step, said.label, "a label"),
+      version: decimal(step, said.version, "a version"),
+      index: decimal(step, said.index, "an index"),
+      leafHash: hash(step, said.leaf_hash, "a hash of a leaf"),
+    };
+  }
+
+  /* The record of a label in the map with this MAP_ROOT, null if it is absent (§22, step 4). */
+  async function verifyPlace(step, label, said, mapRoot) {
+    const refuse = () => new Refusal(step, "the place of a label in the state map does not hold", "die Stelle einer Marke in der Zustandskarte stimmt nicht");
+    exactly(step, said, "a place in the map", ["record", "siblings"]);
+    const siblings = list(step, said.siblings, "siblings", 256).map((one) => fromBase64url(step, one, "a sibling"));
+    const record = said.record === null ? null : parseRecord(step, said.record);
+    const depth = siblings.length;
+    if (siblings.some((one) => one.length !== 32) || (depth > 0 && same(siblings[0], EMPTY))) throw refuse();
+    if ((record === null && depth === 0) !== (mapRoot.labels === 0n) || (mapRoot.labels > 1n) !== (depth > 0)) throw refuse();
+    let computed = EMPTY;
+    if (record !== null) {
+      if (record.version < 1n || record.index >= mapRoot.covers) throw refuse();
+      for (let at = 0; at < depth; at += 1) if (bit(record.label, at) !== bit(label, at)) throw refuse();
+      computed = await sha256(join(Uint8Array.of(2), record.label, u64(record.version), u64(record.index), record.leafHash));
+    }
+    for (const [at, sibling] of siblings.entries()) {
+      const pair = bit(label, depth - 1 - at) ? [sibling, computed] : [computed, sibling];
+      computed = await sha256(join(Uint8Array.of(3), ...pair));
+    }
+    if (!same(computed, mapRoot.root)) throw refuse();
+    return record !== null && same(record.label, label) ? record : null;
+  }
+
+  /* One proof file of kind `latest`, in all its steps; each of them is `step` to whoever it is judged for. */
+  class LatestWord {
+    constructor(step, raw, vkey) {
+      [this.step, this.raw, this.vkey] = [step, raw, vkey];
+      this.leaves = [];
+      this.words = new Map();
+    }
+
+    demand(holds, en, de) {
+      demand(holds, this.step, `the proof of the latest word ${en}`, `der Beweis des letzten Wortes ${de}`);
+    }
+
+    async verify() {
+      const { step } = this;
+      const said = exactly(step, parseJson(step, this.raw, "the proof"), "the proof", [
+        "anchor", "channel", "checkpoint", "format", "fresh_vkey", "kind", "label_key", "map_root", "origin", "purpose",
+        "subject", "vkey", "words",
+      ]);
+      this.demand(said.format === "consent-ledger/proof/1" && said.kind === "latest", "is of another kind", "ist von anderer Art");
+      this.demand(said.vkey === this.vkey, "is signed by another key", "ist von einem anderen Schlüssel unterschrieben");
+      this.checkpoint = await verifyCheckpoint(step, utf8(string(step, said.checkpoint, "the checkpoint")), said.vkey, string(step, said.fresh_vkey, "the fresh key"));
+      [this.subject, this.purpose, this.channel] = [
+        string(step, said.subject, "the subject", SUBJECT), string(step, said.purpose, "the purpose", NAME), string(step, said.channel, "the channel", NAME),
+      ];
+      const { origin } = this.checkpoint;
+      this.demand(said.origin === origin && origin.endsWith(`/ledger/log/${this.subject.split(".")[0]}`), "is of another log", "ist von einem anderen Protokoll");
+      const mapRoot = await this.mapRoot(object(step, said.map_root, "the MAP_ROOT"));
+      this.key = hash(step, said.label_key, "the label key");
+      this.pin = await hmac(this.key, utf8(`consent-ledger/v1/pin\0${origin}\0${this.subject}`));
+      const matters = [`purpose:${this.purpose}/${this.channel}`, EVERYTHING];
+      const words = list(step, said.words, "the words", 2).map((one) => exactly(step, one, "a word", ["entries", "matter", "place"]));
+      this.demand(words.length === 2 && words.every((one, at) => one.matter === matters[at]), "is not on the purpose and on everything", "betrifft nicht Zweck und Gesamtes");
+      for (const one of words) await this.word(one, mapRoot);
+      const shown = [...this.words.values()].filter((one) => one.said?.statement);
+      this.demand((said.anchor === null) === (shown.length > 0), "has no anchor, or one too many", "hat keinen Anker oder einen zu viel");
+      if (said.anchor !== null) {
+        const anchor = object(step, said.anchor, "the anchor");
+        const matter = `${anchor.overtaken ? "overtaken:" : ""}${string(step, anchor.matter, "a matter")}`;
+        await this.said(anchor, matter, await this.label(matter));
+      }
+      this.leaves.sort((one, other) => (one.index < other.index ? -1 : 1));
+      this.demand(this.leaves.every((one, at) => at === 0 || this.leaves[at - 1].recordedAt <= one.recordedAt), "goes back in time", "geht in der Zeit zurück");
+    }
+
+    label(matter) {
+      return hmac(this.key, utf8(`consent-ledger/v1/label\0${matter}`));
+    }
+
+    async inLog(said, index) {
+      const { step, checkpoint } = this;
+      const leaf = fromBase64url(step, said.leaf, "a leaf");
+      const where = { en: `the leaf at index ${index}`, de: `das Blatt mit Index ${index}` };
+      await inclusion(step, where, leaf, index, checkpoint.size, parseHashes(step, said.hashes), checkpoint.root);
+      return leaf;
+    }
+
+    async mapRoot(said) {
+      const last = this.checkpoint.size - 1n;
+      const leaf = await this.inLog(said, last);
+      this.demand(leaf.length === 57 && leaf[0] === 2 && readU64(leaf, 1) === last, "does not end in a MAP_ROOT", "endet nicht in einem MAP_ROOT");
+      const found = { covers: last, root: leaf.subarray(9, 41), labels: readU64(leaf, 41) };
+      this.demand((found.labels === 0n) === same(found.root, EMPTY), "has the root of no map", "hat die Wurzel keiner Karte");
+      return found;
+    }
+
+    async word(one, mapRoot) {
+      const label = await this.label(one.matter);
+      const record = await verifyPlace(this.step, label, one.place, mapRoot);
+      const entries = list(this.step, one.entries, "the entries", 1);
+      this.demand(entries.length === (record === null ? 0 : 1), "does not show the newest word alone", "zeigt nicht allein das neueste Wort");
+      const said = record === null ? null : await this.said(object(this.step, entries[0], "an entry"), one.matter, label);
+      this.demand(record === null || (said.version === record.version && said.index === record.index && same(said.leafHash, record.leafHash)
+        && (said.version === 1n) === (said.previousPlusOne === 0n)), "shows another word than its map", "zeigt ein anderes Wort als seine Karte");
+      this.words.set(one.matter, { label: hex(label), said });
+    }
+
+    /* One leaf of a label: an EVENT with its statement, or an ERASURE. */
+    async said(value, matter, label) {
+      const { step, checkpoint } = this;
+      let found = null;
+      if (given(value.statement)) {
+        const entry = parseEntry(step, "an entry of the proof", value);
+        const event = await verifyInLog(step, entry, checkpoint);
+        const statement = parseStatement(step, entry.statement, { en: "a statement of the proof", de: "eine Aussage des Beweises" });
+        this.demand(same(entry.pin, this.pin) && statement.subject === this.subject, "is under another key, or about another subject", "steht unter einem anderen Schlüssel oder betrifft eine andere Kennung");
+        this.demand(matterOf(statement) === entry.matter && `${entry.overtaken ? "overtaken:" : ""}${entry.matter}` === matter, "has a word on another matter", "hat ein Wort zu einer anderen Sache");
+        found = { ...event, index: entry.index, leafHash: await leafHash(entry.leaf), statement };
+      } else {
+        exactly(step, value, "an entry of the proof", ["hashes", "index", "leaf"]);
+        const index = decimal(step, value.index, "an index");
+        const leaf = await this.inLog(value, index);
+        this.demand(leaf.length === 89 && leaf[0] === 3 && readU64(leaf, 33) > 0n && same(leaf.subarray(49, 81), EMPTY), "has a leaf without a statement that is no ERASURE", "hat ein Blatt ohne Aussage, das keine Löschung ist");
+        found = {
+          label: hex(leaf.subarray(1, 33)), version: readU64(leaf, 33), previousPlusOne: readU64(leaf, 41), recordedAt: readU64(leaf, 81),
+          index, leafHash: await leafHash(leaf), statement: null,
+        };
+      }
+      this.demand(found.label === hex(label), "has a leaf of another label", "hat ein Blatt einer anderen Marke");
+      this.leaves.push(found);
+      return found;
+    }
+  }
+
   // -- compartments (§16) -----------------------------------------------------------------------------------------
 
   async function openCompartment(step, key, keyHash, ciphertext, subject, compartment, statement) {
@@ -1202,6 +1343,7 @@ const ConsentLedger = (() => {
       this.registers = new Map();
       this.served = new Set();
       this.stamps = [];
+      this.latestProven = false;
       this.given = [];
       this.uncovered = [];
       this.effective = [];
@@ -1218,7 +1360,7 @@ const ConsentLedger = (() => {
       const tokens = await this.step8();
       await this.step7();
       this.found(8, ...tokens);
-      this.step9();
+      await this.step9();
     }
 
     found(step, en, de) {
@@ -1590,7 +1732,7 @@ const ConsentLedger = (() => {
       ];
     }
 
-    step9() {
+    async step9() {
       const now = standing(this.recorded);
       const word = now.get(`purpose:${this.purpose}/${this.channel}`);
       this.holds = permits(now, this.purpose, this.channel);
@@ -1600,10 +1742,7 @@ const ConsentLedger = (() => {
         none: ["by the statements here, no consent was given", "nach den Aussagen hier wurde keine Einwilligung erteilt"],
         ended: ["by the statements here, consent does not hold (any more)", "nach den Aussagen hier gilt die Einwilligung nicht (mehr)"],
       }[this.state]);
-      if (this.files.has("proofs/latest.json")) {
-        this.found(9, "a proof that the log holds no later word lies in the bundle; this page does not judge it, `consent-ledger verify` does",
-          "ein Beweis, dass das Protokoll kein späteres Wort enthält, liegt im Paket; diese Seite beurteilt ihn nicht, `consent-ledger verify` schon");
-      }
+      await this.latest();
       this.effects();
       for (const one of this.recorded.filter((other) => other.statement.type === "ConsentUsed")) {
         const size = decimal(9, one.statement.data.permit?.size, "the size of a permit");
@@ -1613,6 +1752,29 @@ const ConsentLedger = (() => {
             `die Nutzung mit Index ${one.index} stützte sich auf keine Einwilligung, die bei ihrer Erlaubnis galt`);
         }
       }
+    }
+
+    /* Whether the log has a later word than this bundle, by its state map (§22). */
+    async latest() {
+      if (!this.files.has("proofs/latest.json")) {
+        this.found(9, "that the log holds no later word is not proven by this file", "dass das Protokoll kein späteres Wort enthält, beweist diese Datei nicht");
+        return;
+      }
+      const proof = new LatestWord(9, this.file(9, "proofs/latest.json"), this.signedBy);
+      await proof.verify();
+      const about = [proof.subject, proof.purpose, proof.channel, proof.checkpoint.origin, proof.checkpoint.size, hex(proof.checkpoint.root)];
+      const own = [this.subject, this.purpose, this.channel, this.origin, this.size, hex(this.checkpoint.root)];
+      demand(about.every((one, at) => one === own[at]), 9, "the proof of the latest word is about something else, or under another checkpoint",
+        "der Beweis des letzten Wortes handelt von etwas anderem oder steht unter einem anderen Prüfpunkt");
+      for (const [matter, { label, said }] of proof.words) {
+        const mine = this.recorded.filter((one) => one.matter === matter && !one.overtaken);
+        const newest = said?.statement ? said.index : undefined;
+        demand(mine.at(-1)?.index === newest && mine.every((one) => one.event.label === label), 9,
+          `the latest word on ${matter} is another than the one here`, `das letzte Wort zu ${matter} ist ein anderes als das hier`);
+      }
+      this.latestProven = true;
+      this.found(9, "the log holds no later word at this size: by its state map, proven in this file",
+        "das Protokoll enthält bei dieser Größe kein späteres Wort: nach seiner Zustandskarte, in dieser Datei bewiesen");
     }
 
     /* What the operator's systems noted of when a withdrawal took effect; nothing proves it. */

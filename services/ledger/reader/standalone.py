@@ -990,7 +990,7 @@ class Bundle:
         self.conclusion = f"no consent to {self.purpose}/{self.channel} is shown"
         if shown:
             given, grade, rests = shown[-1]
-            told = "consent to {}/{}, recorded {},".format(self.purpose, self.channel, moment(given.event[3] // 1000))
+            told = f"consent to {self.purpose}/{self.channel}, recorded {moment(given.event[3] // 1000)},"
             self.conclusion = f"{told} is shown with grade {grade}; {said}"
             if rests:
                 self.conclusion = f"a {told} has grade {grade}, and {rests}; if one believes that, {said}"

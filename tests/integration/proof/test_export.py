@@ -13,11 +13,16 @@ import pytest
 from services.ledger.api import evidence as evidence_api
 from services.ledger.api.evidence import reason_hash
 from services.ledger.evidence.bundle import Wanted, export
+from services.ledger.outside.timestamps import Timestamps
 from services.ledger.reader.archive import unpack
+from services.ledger.reader.authority import parse_authority
 from services.ledger.reader.entry import parse_entry
 from services.ledger.reader.strict import Fields
 from services.ledger.reader.verify import main
+from shared.clock import utc_now
 from shared.errors import Refused, Unavailable
+from shared.outside import Outside
+from tests.authority import authority
 from tests.integration.proof.conftest import ADDRESS, Installation
 
 
@@ -252,3 +257,25 @@ async def test_the_dkim_keys_are_open_to_everyone(installation: Installation) ->
     assert key["domain"] == installation.settings.mail_domain
     assert key["record"].startswith("v=DKIM1; k=rsa; p=")
     assert "PRIVATE" not in answer.text
+
+
+async def test_a_timestamp_of_the_log_is_in_the_evidence_of_what_it_covers(
+    installation: Installation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await installation.opt_in()
+    db, http = await installation.ledger.database("ledger_publish"), Outside()
+    try:
+        with authority().listening() as url:
+            believed = parse_authority(authority().pem)
+            assert await Timestamps(0, db, url, 600.0, believed, http, utc_now).step() is not None
+    finally:
+        await http.close()
+    path, key, pem = tmp_path / "opt-in.zip", tmp_path / "vkey", tmp_path / "authority.pem"
+    await exported(installation, path)
+    key.write_bytes((await installation.front.http.get("/ledger/log/0/vkey")).content)
+    pem.write_bytes(authority().pem)
+    [name] = [name for name in unpack("1", path.read_bytes()) if name.startswith("timestamps/")]
+    assert main(path, key, authority=pem) == 0
+    said = capsys.readouterr().out
+    assert f"the log's first {name[11:-5]} leaves were there at" in said
+    assert "by the authority's word, is shown with grade A" in said

@@ -63,6 +63,16 @@ def verdicts(data: bytes) -> tuple[str, str]:
     return ours, its
 
 
+def said_of(data: bytes) -> str:
+    """The conclusion of whoever believes the authority."""
+    try:
+        report = verify(data, believing())
+    except Invalid as error:
+        return f"refused at step {error.step}"
+    assert report is not None
+    return report.conclusion
+
+
 def test_both_verifiers_say_by_when_the_log_was_there() -> None:
     packed = bundle(replace(story().material, stamps=[stamped(story().world, size) for size in sizes()]))
     report = verify(packed, story().world.signer.vkey)
@@ -178,12 +188,5 @@ def test_a_flipped_bit_never_moves_the_time_that_the_authority_has_signed(data: 
         answer[data.draw(st.integers(0, len(answer) - 1))] ^= 1 << data.draw(st.integers(0, 7))
         stamp["answer"] = encode_base64url(bytes(answer))
 
-    genuine = verify(mended(files()), believing())
-    try:
-        report = verify(mended(with_json(files(), name(), flip)), believing())
-    except Invalid as error:
-        assert error.step == "2"
-    else:
-        assert report is not None
-        assert genuine is not None
-        assert report.conclusion == genuine.conclusion
+    genuine, altered = said_of(mended(files())), said_of(mended(with_json(files(), name(), flip)))
+    assert altered in {genuine, "refused at step 2"}
