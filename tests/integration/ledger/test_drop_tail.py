@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -252,3 +256,43 @@ async def test_no_service_may_execute_it_and_what_forbids_change_forbids_it_afte
     for change in ("delete from leaf_batch", "delete from seen", "update payload set payload = 'x'"):
         with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="is never changed or deleted"):
             await world.rows(change)
+
+
+async def command(world: World, *words: str) -> tuple[int, str]:
+    """The command as an operator types it; exit status and what it said."""
+    settings = world.settings
+    names = ("superuser_dsn", "database", "kafka", "topic_prefix", "log_host", "secrets_dir", "signer_dir")
+    environment = {f"CONSENT_LEDGER_{name.upper()}": str(getattr(settings, name)) for name in names}
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).with_name("consent-ledger")),
+        *words,
+        env=os.environ | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+async def test_the_command_says_what_would_go_and_then_does_what_it_is_told(world: World) -> None:
+    await world.state(given(new_subject()))
+    await world.run_through()
+    await world.state(given(new_subject()))
+    await append(world)
+    words = ("log", "drop-tail", "--by", "Ina Beispiel", "--reason", "a bit was flipped on the disk")
+    assert await command(world, *words) == (
+        1,
+        "consent-ledger: The signer has not stopped this shard: what is appended will be sealed.\n",
+    )
+    await stop(world, 3)
+    status, said = await command(world, *words)
+    assert status == 0
+    assert "would take out leaves 3 to 4 of shard 0 (1 of newsletter); nothing was changed" in said
+    status, said = await command(world, *words, "--keep", "3")
+    assert (status, "took out leaves 3 to 4" in said) == (0, True)
+    assert (await command(world, "log", "drop-tail"))[0] == 2
+    assert (await command(world, "log", "restore", *words[2:])) == (
+        1,
+        "consent-ledger: PostgreSQL has the checkpoint of 3, the last that was signed.\n",
+    )
