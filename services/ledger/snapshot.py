@@ -1,13 +1,14 @@
 """Map snapshots: the state map as it was at one size, kept beside the log, so that nobody replays all of it to begin.
 
-docs/formats.md §9. A snapshot is believed if its root is that of the MAP_ROOT at its end, and else as if it were not
-there: whoever can write one can make us slow, not wrong.
+docs/formats.md §9. A snapshot is believed if the map that begins with it is what a MAP_ROOT says, and else as if it
+were not there: whoever can write one can make us slow, not wrong.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from heapq import merge
 from itertools import islice
 from typing import Final
 
@@ -23,7 +24,7 @@ AT_LEAST: Final = 100_000
 
 _RECORDS_IN_A_PART: Final = 2_500  # cutting them out takes the event loop a millisecond
 _PAUSE_SECONDS: Final = 0.02
-_YIELD_EVERY: Final = 1_000
+_LABEL_SIZE: Final = 32
 
 log = logs.logger("snapshot")
 
@@ -50,61 +51,64 @@ async def write(db: Database, shard: int, size: int, records: Iterator[bytes]) -
 async def state_map_at(db: Database, shard: int, size: int) -> tuple[StateMap, int]:
     """The map of the first `size` leaves, and the size of the snapshot it began with (0: none).
 
-    Corrupt if a leaf does not fit the ones before. The caller compares the root with one that it knows.
+    The last of these leaves is a MAP_ROOT, and the map is what that says; Corrupt if no map is.
     """
     for start in await store.snapshots(db, shard, size):
-        found = await _read(db, shard, start)
-        if found is not None:
-            await _replay(db, shard, found, start, size)
+        parts = await _parts(db, shard, start)
+        if parts is not None and (found := await _built(db, shard, parts, start, size)) is not None:
             return found, start
         log.warning("snapshot-refused", shard=shard, size=start)
-    return await _from_the_beginning(db, shard, size), 0
+    whole = await _built(db, shard, [], 0, size)
+    if whole is None:
+        raise Corrupt("leaf_batch", f"shard {shard}: the MAP_ROOT at {size - 1} is not that of the leaves before")
+    return whole, 0
 
 
-async def _read(db: Queries, shard: int, size: int) -> StateMap | None:
-    """The map of a snapshot, or None if it is not what its MAP_ROOT says."""
-    [leaf] = await stored_tree.leaves(db, shard, size - 1, size)
-    if leaf[0] != MAP_ROOT:
-        return None
-    root, labels = leaf[9:41], int.from_bytes(leaf[41:49], "big")
+async def _parts(db: Queries, shard: int, size: int) -> list[bytes] | None:
+    """All of a snapshot, or None if it was not written to its end."""
+    _, labels = await _map_root(db, shard, size)
     parts: list[bytes] = []
     while (part := await store.snapshot_part(db, shard, size, len(parts))) is not None:
         parts.append(part)
-    if sum(len(part) for part in parts) != labels * RECORD_SIZE:
-        return None
-    records = (part[at : at + RECORD_SIZE] for part in parts for at in range(0, len(part), RECORD_SIZE))
-    try:
-        # Seconds of computing: in a thread, so that whoever asks us whether we live gets an answer.
-        state_map = await asyncio.to_thread(StateMap.rebuild, records, labels)
-    except Corrupt:
-        return None
-    return state_map if state_map.root() == root else None
+    return parts if sum(map(len, parts)) == labels * RECORD_SIZE else None
 
 
-async def _replay(db: Database, shard: int, state_map: StateMap, start: int, size: int) -> None:
-    done = 0
+async def _built(db: Database, shard: int, parts: list[bytes], start: int, size: int) -> StateMap | None:
+    """The map of these records and the leaves from `start` on, or None if it is not what its MAP_ROOT says.
+
+    It is put together at once, of the last leaf of each label: no root on the way is needed, for what a snapshot says
+    amiss is either said anew by a later leaf or changes the root at the end.
+    """
+    root, labels = await _map_root(db, shard, size)
+    newest: dict[bytes, bytes] = {}
     async for batch in store.replay(db, shard, start, size):
         for index, leaf in enumerate(split_leaves(batch.leaves), batch.first):
-            state_map.apply(index, leaf)
-        done += batch.n
-        if done > _YIELD_EVERY:
-            done = 0
-            await asyncio.sleep(0)
-    state_map.root()
-    state_map.commit()
-
-
-async def _from_the_beginning(db: Database, shard: int, size: int) -> StateMap:
-    """The last leaf of each label, put together at once."""
-    last: dict[bytes, tuple[int, bytes]] = {}
-    async for batch in store.replay(db, shard, 0, size):
-        for index, leaf in enumerate(split_leaves(batch.leaves), batch.first):
             if leaf[0] != MAP_ROOT:
-                last[leaf[1:33]] = (index, leaf)
+                # label, version; then where and what: the record of docs/formats.md §9.
+                newest[leaf[1:33]] = leaf[1:41] + index.to_bytes(8, "big") + leaf_hash(leaf)
         await asyncio.sleep(0)
-    records = (
-        # label, version; then where and what: the record of docs/formats.md §9.
-        leaf[1:41] + index.to_bytes(8, "big") + leaf_hash(leaf)
-        for index, leaf in (last[label] for label in sorted(last))
-    )
-    return await asyncio.to_thread(StateMap.rebuild, records, len(last))
+    at_most = sum(map(len, parts)) // RECORD_SIZE + len(newest)
+    try:
+        # Seconds of computing: in a thread, so that whoever asks us whether we live gets an answer.
+        state_map = await asyncio.to_thread(StateMap.rebuild, _merged(parts, sorted(newest.values())), at_most)
+    except Corrupt:
+        return None
+    return state_map if (state_map.root(), len(state_map)) == (root, labels) else None
+
+
+def _merged(parts: list[bytes], newest: list[bytes]) -> Iterator[bytes]:
+    """The records of both in the order of their labels; of a label's two the newer, which has the higher version."""
+    older = (part[at : at + RECORD_SIZE] for part in parts for at in range(0, len(part), RECORD_SIZE))
+    waiting = b""
+    for record in merge(older, newest):
+        if waiting and record[:_LABEL_SIZE] != waiting[:_LABEL_SIZE]:
+            yield waiting
+        waiting = record
+    if waiting:
+        yield waiting
+
+
+async def _map_root(db: Queries, shard: int, size: int) -> tuple[bytes, int]:
+    """Root and number of labels of the MAP_ROOT that ends a log of this size; no root if it ends in another leaf."""
+    [leaf] = await stored_tree.leaves(db, shard, size - 1, size)
+    return (leaf[9:41], int.from_bytes(leaf[41:49], "big")) if leaf[0] == MAP_ROOT else (b"", 0)
