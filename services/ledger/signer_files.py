@@ -47,6 +47,8 @@ class SignerFiles:
         self._sizes = sizes
         self.signed = signed
         """What `sizes` holds, oldest first; never empty."""
+        self._end: int | None = None
+        """Where what was signed ends in `leaves`, once somebody has read as far."""
 
     @staticmethod
     def exist(directory: Path, shard: int) -> bool:
@@ -83,14 +85,15 @@ class SignerFiles:
             sizes.close()
             leaves.close()
             raise Corrupt("the signer's files", f"shard {shard}: another signer holds them") from None
-        files = cls(folder, leaves, sizes, _read_sizes(sizes, shard))
-        files._cut_unsigned(shard)
-        return files
+        return cls(folder, leaves, sizes, _read_sizes(sizes, shard))
 
     def leaves(self, start: int = 0, at: int = 0) -> Iterator[bytes]:
         """Every leaf that was signed, from this index, which begins at this byte of `leaves`."""
         self._leaves.seek(at)
-        return _read_leaves(self._leaves, self.signed[-1].size - start, self.folder.name)
+        for leaf in _read_leaves(self._leaves, self.signed[-1].size - start, self.folder.name):
+            yield leaf
+            at += len(leaf)
+        self._end = at
 
     def bytes_at(self, at: int, count: int) -> bytes:
         """So many bytes of the leaves joined."""
@@ -99,15 +102,24 @@ class SignerFiles:
 
     @property
     def end(self) -> int:
-        """How many bytes the leaves have together."""
-        return self._leaves.seek(0, os.SEEK_END)
+        """How many bytes the leaves that were signed have together."""
+        if self._end is None:
+            for _ in self.leaves():
+                pass
+        assert self._end is not None  # noqa: S101 - the last leaf has been read
+        return self._end
 
     def add(self, leaves: Sequence[bytes], signed: Signed) -> None:
         """Put these leaves and the size they make on the disk; when this returns, the size may be signed."""
-        self._leaves.seek(0, os.SEEK_END)
-        self._leaves.write(b"".join(leaves))
+        joined, end = b"".join(leaves), self.end
+        # What lies behind the end, a process left that stopped before it signed.
+        self._leaves.truncate(end)
+        self._leaves.seek(end)
+        self._leaves.write(joined)
         _sync(self._leaves)
-        # If we stop here, the leaves are beyond the last signed size and are cut off at the next start.
+        self._end = end + len(joined)
+        # If we stop here, the leaves are beyond the last signed size and are cut off before the next are added.
+        self._sizes.truncate(len(self.signed) * _RECORD)
         self._sizes.seek(0, os.SEEK_END)
         self._sizes.write(signed.record())
         _sync(self._sizes)
@@ -118,20 +130,6 @@ class SignerFiles:
         """Let another process have them."""
         self._leaves.close()
         self._sizes.close()
-
-    def _cut_unsigned(self, shard: int) -> None:
-        whole = sum(len(leaf) for leaf in self.leaves())
-        self._leaves.seek(0, os.SEEK_END)
-        if self._leaves.tell() > whole:
-            self._leaves.truncate(whole)
-            _sync(self._leaves)
-        expected = len(self.signed) * _RECORD
-        self._sizes.seek(0, os.SEEK_END)
-        if self._sizes.tell() > expected:
-            self._sizes.truncate(expected)
-            _sync(self._sizes)
-        if not self.signed:
-            raise Corrupt("the signer's sizes", f"shard {shard}: none")
 
 
 def signed_leaves(directory: Path, shard: int) -> Iterator[bytes]:
