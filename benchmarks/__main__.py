@@ -22,6 +22,7 @@ from benchmarks import (
     permits,
     proofs,
     rebuild,
+    restart,
     running,
     shards,
     subscriptions,
@@ -33,7 +34,17 @@ from infra.local.installation import Installation
 from infra.local.processes import InUse, NotStarted
 
 PARTS: Final = ("throughput", "latency", "withdrawal")
-COMPARISONS: Final = ("subscriptions", "permits", "shards", "rebuild", "footprint", "growth", "proofs", "evidence")
+COMPARISONS: Final = (
+    "subscriptions",
+    "permits",
+    "shards",
+    "rebuild",
+    "footprint",
+    "growth",
+    "proofs",
+    "restart",
+    "evidence",
+)
 START_SECONDS: Final = 120
 SLOWEST: Final = 250
 """Records a second: a run that is slower than this is ended."""
@@ -78,7 +89,9 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=_positive, default=3, help="of subscriptions, ours and theirs in turn")
     parser.add_argument("--block", type=_positive, default=6, help="seconds of each block (%(default)s)")
     parser.add_argument("--leaves", type=_positive, default=100_000, help="of the log for rebuild (%(default)s)")
-    parser.add_argument("--labels", type=_positive, default=1_000_000, help="of the log for proofs (%(default)s)")
+    parser.add_argument(
+        "--labels", type=_positive, default=1_000_000, help="of the log for proofs and restart (%(default)s)"
+    )
     parser.add_argument("--evidence", type=_positive, default=50, help="of each shape (%(default)s)")
     parser.add_argument("--rows", type=_positive, default=1_000_000, help="of each table for growth (%(default)s)")
     parser.add_argument("--json", action="store_true", help="lines of JSON instead of Markdown")
@@ -114,6 +127,7 @@ def runs(chosen: argparse.Namespace) -> list[Run]:
     again = partial(rebuild.measure, leaves=chosen.leaves, seconds=chosen.seconds)
     held = partial(footprint.measure, seconds=chosen.seconds)
     proving = partial(proofs.measure, labels=chosen.labels, seconds=chosen.seconds)
+    beginning = partial(restart.measure, labels=chosen.labels)
     showing = partial(evidence.measure, count=chosen.evidence)
     growing = partial(growth.measure, rows=chosen.rows)
     in_turn = 3 * (chosen.rounds + 1)
@@ -129,6 +143,7 @@ def runs(chosen: argparse.Namespace) -> list[Run]:
         Run("footprint", "memory and start", False, START_SECONDS + 10 * chosen.seconds, held),
         Run("growth", "many rows beside few", False, START_SECONDS + 240 + chosen.rows / 400, growing),
         Run("proofs", "proofs", False, START_SECONDS + 240 + chosen.labels / 2_000 + 4 * chosen.seconds, proving),
+        Run("restart", "who begins anew", False, START_SECONDS + 240 + chosen.labels / 1_000, beginning),
         Run("evidence", "evidence", True, START_SECONDS + 10 * chosen.evidence, showing),
     ]
     return [run for run in all_runs if run.part in chosen.parts]

@@ -83,6 +83,14 @@ class Log:
             root,
             note.decode(),
         )
+        await superuser.execute(
+            "update ledger.head set size = $2, edge = $3, map_root = $4, recorded_at = $5 where shard = $1",
+            SHARD,
+            size,
+            self._tree.edge.to_bytes(),
+            self._map.root(),
+            millis(self._now),
+        )
         line = fresh.sign(text, int(self._now.timestamp())).decode()
         await superuser.execute(
             "update ledger.fresh set size = $2, line = $3, signed_at = $4 where shard = $1",
