@@ -22,6 +22,7 @@ from benchmarks import (
     permits,
     proofs,
     rebuild,
+    replay,
     restart,
     running,
     shards,
@@ -43,6 +44,7 @@ COMPARISONS: Final = (
     "growth",
     "proofs",
     "restart",
+    "audit",
     "evidence",
 )
 START_SECONDS: Final = 120
@@ -90,7 +92,10 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--block", type=_positive, default=6, help="seconds of each block (%(default)s)")
     parser.add_argument("--leaves", type=_positive, default=100_000, help="of the log for rebuild (%(default)s)")
     parser.add_argument(
-        "--labels", type=_positive, default=1_000_000, help="of the log for proofs and restart (%(default)s)"
+        "--labels",
+        type=_positive,
+        default=1_000_000,
+        help="of the log for proofs and restart; a quarter for audit (%(default)s)",
     )
     parser.add_argument("--evidence", type=_positive, default=50, help="of each shape (%(default)s)")
     parser.add_argument("--rows", type=_positive, default=1_000_000, help="of each table for growth (%(default)s)")
@@ -128,6 +133,7 @@ def runs(chosen: argparse.Namespace) -> list[Run]:
     held = partial(footprint.measure, seconds=chosen.seconds)
     proving = partial(proofs.measure, labels=chosen.labels, seconds=chosen.seconds)
     beginning = partial(restart.measure, labels=chosen.labels)
+    often, seldom = [partial(replay.measure, labels=chosen.labels // 4, batch=batch) for batch in (10, 1_000)]
     showing = partial(evidence.measure, count=chosen.evidence)
     growing = partial(growth.measure, rows=chosen.rows)
     in_turn = 3 * (chosen.rounds + 1)
@@ -144,6 +150,8 @@ def runs(chosen: argparse.Namespace) -> list[Run]:
         Run("growth", "many rows beside few", False, START_SECONDS + 240 + chosen.rows / 400, growing),
         Run("proofs", "proofs", False, START_SECONDS + 240 + chosen.labels / 2_000 + 4 * chosen.seconds, proving),
         Run("restart", "who begins anew", False, START_SECONDS + 240 + chosen.labels / 1_000, beginning),
+        Run("audit", "an audit, seldom a MAP_ROOT", False, START_SECONDS + 240 + chosen.labels / 1_000, seldom),
+        Run("audit", "an audit, often a MAP_ROOT", False, START_SECONDS + 240 + chosen.labels / 1_000, often),
         Run("evidence", "evidence", True, START_SECONDS + 10 * chosen.evidence, showing),
     ]
     return [run for run in all_runs if run.part in chosen.parts]

@@ -53,9 +53,10 @@ _KIND_OF_AUTHORIZATION: Final = "Bearer"
 class Log:
     """A log of so many labels, in the tables, and the subjects in it who are real."""
 
-    def __init__(self, made: Installation, labels: int) -> None:
+    def __init__(self, made: Installation, labels: int, batch: int = _BATCH) -> None:
         self._made = made
         self._labels = labels
+        self._at_once = batch
         self._now = datetime.now(UTC)
         self._forms = Forms(register.load(), made.secrets, self._now, short=True)
         self._map = StateMap(labels)
@@ -71,7 +72,7 @@ class Log:
         origin = await superuser.fetchval("select origin from ledger.log where shard = $1", SHARD)
         await superuser.execute("set session_replication_role = replica")
         while len(self._map) < self._labels:
-            await self._batch(superuser, origin, min(_BATCH, self._labels - len(self._map)))
+            await self._batch(superuser, origin, min(self._at_once, self._labels - len(self._map)))
         size, root = self._tree.size, self._tree.root()
         text = Checkpoint(origin, size, root).text()
         note = format_note(text, [Signer(origin, self._made.secrets.log_key(SHARD)).sign(text)])
@@ -172,6 +173,21 @@ class Asks:
             yield self.one()
 
 
+async def serve_alone(made: Installation, asks: Asks) -> float:
+    """Start the ledger's web process and nothing else; after how many seconds it has its map."""
+    made.processes["ledger"] = Process(made.folder, "ledger", grace=15.0)
+    began = time.monotonic()
+    made.processes["ledger"].start(
+        [str(COMMAND), "serve", "ledger"],
+        directory=made.folder,
+        log=made.logs / "ledger.log",
+        environment={**os.environ, **made.environment()},
+    )
+    running.say("  the map is built …")
+    await _built(made, asks)
+    return time.monotonic() - began
+
+
 async def _built(made: Installation, asks: Asks) -> None:
     """Return when the map is built, which is when a proof is answered."""
     until = time.monotonic() + _LONGEST
@@ -200,18 +216,8 @@ async def measure(made: Installation, labels: int, seconds: float) -> list[Resul
         vkey = str(await superuser.fetchval("select vkey from ledger.log where shard = $1", SHARD))
     finally:
         await superuser.close()
-    made.processes["ledger"] = Process(made.folder, "ledger", grace=15.0)
-    began = time.monotonic()
-    made.processes["ledger"].start(
-        [str(COMMAND), "serve", "ledger"],
-        directory=made.folder,
-        log=made.logs / "ledger.log",
-        environment={**os.environ, **made.environment()},
-    )
     asks = Asks(made, log.subjects)
-    running.say("  the map is built …")
-    await _built(made, asks)
-    built = time.monotonic() - began
+    built = await serve_alone(made, asks)
     last: list[bytes] = []
 
     def fine(answer: Answer) -> bool:
