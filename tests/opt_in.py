@@ -33,6 +33,7 @@ from services.newsletter.dkim import key_set as dkim_key_set
 from services.newsletter.domain import (
     Asked,
     Confirmation,
+    Ending,
     Request,
     SignUp,
     Speaker,
@@ -42,12 +43,24 @@ from services.newsletter.domain import (
     statements_of_confirmation,
     statements_of_sign_up,
     statements_of_withdrawal,
+    words_ended,
 )
 from services.subjects import domain as subjects
+from shared import holder as holders
 from shared.clock import millis, rfc3339
 from shared.events import EVERYTHING, RESTRICTIVE, Statement, encode, is_overtaken, matter_of
 from shared.events.matter import OVERTAKEN
-from shared.events.types import Attachment, ConsentUsed, MessageSent, Permit, Sealed, Served
+from shared.events.types import (
+    Attachment,
+    ConsentUsed,
+    DataErased,
+    ErasureCompleted,
+    ErasureOrdered,
+    MessageSent,
+    Permit,
+    Sealed,
+    Served,
+)
 from shared.identifiers import subject_id, uuid7
 from shared.mail import Letter, compose, message_id, sign
 from shared.register import Register, load
@@ -375,6 +388,38 @@ class OptIn:
             statements=(world.id(),),
         )
         [self.indexes["withdrawn"]] = world.record(statements_of_withdrawal(world.speaker, withdrawal, now))
+
+    def erase(self) -> None:
+        """Everything is erased: ordered, withdrawn, done at one holder, completed."""
+        world = self.world
+        now, request, order, withdrawal = world.later(3600), world.id(), world.id(), world.id()
+        activity = world.speaker.activity
+        common = holders.common(world.register, activity, world.id())
+        until = rfc3339(now + timedelta(days=1000))
+        ordered = ErasureOrdered(
+            **(common | {"by": "person"}),
+            request=request,
+            reason="consent-withdrawn",
+            holders=["newsletter", "marketing", "subjects"],
+            evidence_until=until,
+        )
+        ending = Ending(world.subject, order, withdrawal, receipt_key_hash(RECEIPT_KEY))
+        words = words_ended(world.speaker, ending, [], now, world.random)
+        common = holders.common(world.register, activity, world.id())
+        gone = DataErased(**common, request=request, erased=["address", "content-key"], follows=[order])
+        receipt = world.id()
+        common = holders.common(world.register, activity, world.id())
+        done = ErasureCompleted(**common, request=request, follows=[order, receipt], evidence_until=until)
+        stated = [
+            Statement.of(data, id=one, source=source, subject=world.subject, time=rfc3339(now))
+            for data, one, source in (
+                (ordered, order, "erasure"),
+                (gone, receipt, "subjects"),
+                (done, world.id(), "erasure"),
+            )
+        ]
+        indexes = world.record([stated[0], *words, *stated[1:]])
+        self.indexes |= dict(zip(("ordered", "ended", "erased", "completed"), indexes, strict=True))
 
     @cached_property
     def material(self) -> Material:

@@ -17,6 +17,16 @@ RECORDED_TYPES: Final = frozenset(
 )
 """The statements that are about a consent; uses and messages have no record of their own."""
 
+ERASURE_TYPES: Final = {
+    "ErasureOrdered": "dpv:RequestAccepted",
+    "ErasureHeld": "dpv:RequestActionDelayed",
+    "DataErased": "dpv:RequestRequiredActionPerformed",
+    "ErasureCompleted": "dpv:RequestFulfilled",
+}
+"""The statements of an erasure, and what each makes of the request; their record is that of a right being exercised."""
+
+_ERASURE: Final = "eu-gdpr:A17"
+
 # Values of these are names, not texts.
 _NAMING: Final = (
     "dct:conformsTo",
@@ -60,10 +70,12 @@ class NoRecord(Exception):
 
 def record(statement: Statement, snapshot: Mapping[str, Any]) -> Node:
     """The record of one statement, `snapshot` being the parsed register snapshot it names; raises NoRecord."""
-    if statement.type not in RECORDED_TYPES:
-        raise NoRecord(statement.type)
     try:
-        return _record(statement, snapshot["files"])
+        if statement.type in RECORDED_TYPES:
+            return _record(statement, snapshot["files"])
+        if statement.type in ERASURE_TYPES:
+            return _erasure_record(statement, snapshot["files"])
+        raise NoRecord(statement.type)
     except (LookupError, TypeError, AttributeError, ValueError):
         raise NoRecord(statement.type) from None
 
@@ -126,6 +138,59 @@ def _record(statement: Statement, files: Mapping[str, Any]) -> Node:
         # Events
         "dpv:hasConsentStatus": _event(statement, purposes, data),
     }
+
+
+def _erasure_record(statement: Statement, files: Mapping[str, Any]) -> Node:
+    """TS 27560 knows no record of an erasure: the same header and parties, and the right's exercise in terms of DPV."""
+    data = statement.data
+    parties, activity = files["parties.toml"], files[f"activities/{data.activity}.toml"]
+    return {
+        "@context": _CONTEXT | {name: {"@type": "@id"} for name in ("dct:isPartOf", "dpv:hasStatus")},
+        "@id": f"urn:uuid:{statement.id}",
+        "@type": "dpv:RightExerciseRecord",
+        "dct:identifier": statement.id,
+        "dct:date": {"@type": "xsd:dateTime", "@value": statement.time},
+        "dct:source": {"dct:identifier": f"sha256:{data.register_version}", "dct:title": "register"},
+        "dpv:hasDataSubject": {"@type": "dpv:DataSubject", "dct:identifier": statement.subject},
+        "dpv:hasRight": _rights_of([_ERASURE], files["rights.toml"]),
+        "dpv:hasDataController": _party(data.controller, parties),
+        "dpv:hasDataProtectionOfficer": _party(activity["data_protection_officer"], parties),
+        "dpv:hasAuthority": _authority(activity["authority"], parties),
+        "dct:publisher": {"dct:identifier": data.sender, "schema:name": activity["sender"]["name"]},
+        "dct:hasPart": _erasure_event(statement, data),
+    }
+
+
+def _erasure_event(statement: Statement, data: Any) -> Node:
+    event: Node = {
+        "@type": "dpv:RightExerciseActivity",
+        "dct:identifier": statement.id,
+        "dct:isPartOf": f"urn:uuid:{data.request}",
+        "dpv:hasStatus": ERASURE_TYPES[statement.type],
+        "dpv:hasProcessing": "dpv:Erase",
+        "dpv:isIndicatedAtTime": {"@type": "xsd:dateTime", "@value": statement.time},
+        "dpv:isIndicatedBy": _INDICATED_BY[data.by],
+        "dpv:isImplementedByEntity": {"dct:identifier": statement.source},
+    }
+    reason = getattr(data, "reason", None) or getattr(data, "ground", None)
+    if reason is not None:
+        event["dpv:hasJustification"] = {"dct:identifier": reason}
+    erased = getattr(data, "erased", [])
+    if erased:
+        event["dpv:hasPersonalData"] = [{"dct:identifier": name} for name in erased]
+    until = getattr(data, "evidence_until", None) or getattr(data, "until", None)
+    if until is not None:
+        event["dpv:hasStorageCondition"] = {
+            "@type": "dpv:StorageDuration",
+            "dpv:hasDuration": {
+                "@type": "dpv:UntilTimeDuration",
+                "dct:date": {"@type": "xsd:dateTime", "@value": until},
+            },
+        }
+    follows = getattr(data, "follows", [])
+    if follows:
+        event["dct:relation"] = [f"urn:uuid:{one}" for one in follows]
+    return event
 
 
 def _purposes(activity: Mapping[str, Any], purpose: str | None, channel: str | None) -> list[Mapping[str, Any]]:
@@ -228,6 +293,10 @@ def _notices(data: Any, activity: Mapping[str, Any], files: Mapping[str, Any]) -
 
 def _rights(bases: Iterable[str], rights: Mapping[str, Any]) -> list[Node]:
     terms = sorted({term for basis in bases for term in rights["legal_bases"][basis]["rights"]}, key=_article)
+    return _rights_of(terms, rights)
+
+
+def _rights_of(terms: Iterable[str], rights: Mapping[str, Any]) -> list[Node]:
     return [
         {"@type": ["dpv:DataSubjectRight", term], "dct:title": _words(rights["rights"][term]["title"])}
         for term in terms

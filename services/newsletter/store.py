@@ -334,6 +334,15 @@ async def accepted_of_confirmation(db: Queries, request_id: str) -> tuple[list[A
     return await accepted(db, [row["given"] for row in rows]), at
 
 
+async def given_of(db: Queries, request_id: str) -> list[str]:
+    """The ids of the ConsentGiven of a request, in the order of its boxes; none before it is confirmed."""
+    rows = await db.fetch(
+        "select given::text as given from request_purpose where request = $1 and given is not null order by position",
+        request_id,
+    )
+    return [row["given"] for row in rows]
+
+
 async def put_withdrawal(
     tx: Transaction, token_hash: bytes, scope: Scope, subject: str, statements: Sequence[str], now: datetime
 ) -> None:

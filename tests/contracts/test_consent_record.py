@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from services.ledger.record import RECORDED_TYPES, record
+from services.ledger.record import ERASURE_TYPES, RECORDED_TYPES, record
 from shared.events import Statement, parse
 from shared.register import load
 from tests.contracts.consent_record import against_schema, against_shapes
@@ -75,3 +75,27 @@ def test_a_status_of_another_vocabulary_conforms_to_neither() -> None:
     strange["dpv:hasConsentStatus"]["@type"] = ["dpv:ConsentAssumed"]
     assert against_schema(strange) != []
     assert against_shapes(strange) != ""
+
+
+@pytest.mark.parametrize("name", sorted(ERASURE_TYPES))
+def test_the_record_of_each_statement_of_an_erasure_conforms(name: str) -> None:
+    assert against_schema(made(name), "erasure") == []
+    assert against_shapes(made(name), "erasure") == ""
+    # A record of one kind is none of the other.
+    assert against_schema(made(name)) != []
+    assert against_schema(made("ConsentGiven"), "erasure") != []
+
+
+@pytest.mark.parametrize("member", sorted(set(made("DataErased")) - {"@context", "@id", "@type"}))
+def test_the_record_of_an_erasure_without_a_field_conforms_to_neither(member: str) -> None:
+    lacking = {name: value for name, value in made("DataErased").items() if name != member}
+    assert against_schema(lacking, "erasure") != []
+    assert against_shapes(lacking, "erasure") != ""
+
+
+@pytest.mark.parametrize("member", ["dct:isPartOf", "dpv:hasStatus", "dpv:hasProcessing", "dpv:isImplementedByEntity"])
+def test_an_erasure_that_does_not_say_what_was_done_conforms_to_neither(member: str) -> None:
+    lacking = copy.deepcopy(made("DataErased"))
+    del lacking["dct:hasPart"][member]
+    assert against_schema(lacking, "erasure") != []
+    assert against_shapes(lacking, "erasure") != ""

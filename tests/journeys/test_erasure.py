@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
+import re
 import subprocess
 import urllib.error
 from pathlib import Path
@@ -15,7 +17,8 @@ import pytest
 from infra.local.browser import Browser
 from infra.local.installation import CommandFailed
 from infra.local.story import until
-from tests.journeys.people import types
+from tests.contracts.consent_record import against_schema, against_shapes
+from tests.journeys.people import types, unpadded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +100,26 @@ def hold(world: World, request: str, subject: str) -> None:
         until("the hold is known", lambda query=query: world.sql(query) == "2071")  # type: ignore[misc]
 
 
+def receipts_of_the_erasure(link: str, folder: Path) -> dict[str, Path]:
+    """What the page of the one link that was given out leads to, each as a file that was kept; by identifier."""
+    page = Browser("en").get(link)
+    base, kept, said = link.partition("/ledger/")[0], dict[str, Path](), []
+    for path in {html.unescape(one) for one in re.findall(r'href="(/ledger/receipts/[^"/]+by=[^"]+)"', page.text)}:
+        if "format=" in path:
+            continue
+        value = json.loads(Browser("en").get(f"{base}{path}", Accept="application/json").body)
+        statement = json.loads(unpadded(value["statement"]))
+        kind = "record" if statement["type"].startswith("Consent") else "erasure"
+        assert against_schema(value["record"], kind) == []
+        assert against_shapes(value["record"], kind) == ""
+        said.append(statement["type"])
+        kept[statement["id"]] = folder / f"{statement['id']}.json"
+        kept[statement["id"]].write_text(json.dumps(value))
+    # The withdrawal of its one purpose is of the same act as that of everything, whose key this is.
+    assert sorted(said) == ["ConsentWithdrawn", *["DataErased"] * 3, "ErasureCompleted", "ErasureOrdered"]
+    return kept
+
+
 @pytest.mark.timeout(240)
 def test_an_erased_person_is_found_nowhere_and_what_was_proven_of_them_stays_proven(
     world: World, kafka: KafkaPart, postgres: PostgresPart, tmp_path: Path
@@ -128,6 +151,9 @@ def test_an_erased_person_is_found_nowhere_and_what_was_proven_of_them_stays_pro
     # What only proves is held until the end of the third year after this one, as the register says.
     assert done["evidence_until"] is not None
     until("the completion in the log", lambda: "ErasureCompleted" in types(world.history(subject)))
+    receipts = receipts_of_the_erasure(done["receipt"], tmp_path)
+    for file in receipts.values():
+        assert "valid receipt" in command("verify", str(file), "--vkey", str(vkey)).lower()
     said = types(world.history(subject))
     assert said.count("DataErased") == 3
     assert said.count("ConsentWithdrawn") == 2  # for its purpose, and for everything
@@ -154,7 +180,7 @@ def test_an_erased_person_is_found_nowhere_and_what_was_proven_of_them_stays_pro
         command("evidence", subject, "newsletter/email", "-o", str(tmp_path / "late.zip"))
     assert Browser("en").get(link).status == 404
     # Old proofs know nothing of it.
-    for file in (bundle, receipt, erased, tmp_path / "held.zip"):
+    for file in (bundle, receipt, erased, tmp_path / "held.zip", *receipts.values()):
         assert "valid" in command("verify", str(file), "--vkey", str(vkey)).lower(), file
     # The log is whole, by the reader alone.
     assert "verify" in command("log", "check")

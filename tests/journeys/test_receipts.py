@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import uuid
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
@@ -88,3 +90,42 @@ def test_a_receipt_opens_by_its_link_alone_and_never_by_an_id(world: World) -> N
             assert Browser("en").get(f"{address}/{statement}{query}", Accept=accept).status == 404, query
         credential = {"Authorization": f"Bearer {world.installation.secrets.credential('operator')}"}
         assert Browser("en").get(f"{address}/{statement}{query}", **credential).status == 404
+
+
+def test_the_sign_up_and_all_of_its_act_have_receipts_by_the_token_of_the_mail(world: World, tmp_path: Path) -> None:
+    person = world.person()
+    confirmation = person.sign_up()
+    token = confirmation.confirm_link.rsplit("/", 1)[1]
+    page = Browser("en").get(confirmation.confirm_link).text
+    [of_request] = map(html.unescape, re.findall(r'href="(/ledger/receipts/[^"]+)"', page))
+    assert of_request.endswith(f"?key={token}")
+    answered = person.press_confirm(confirmation.confirm_link).text
+    [of_consent] = {html.unescape(link) for link in re.findall(r'data-receipt="([^"]+)"', answered)}
+    until("the receipt", lambda: Browser("en").get(world.base + of_consent).status == 200)
+    page = Browser("en").get(world.base + of_request).text
+    [of_refusal] = {
+        html.unescape(link)
+        for link, title in re.findall(r'<li><a href="(/ledger/receipts/[^"]+)">([^<]+)</a>', page)
+        if "refusal" in title
+    }
+    for number, (link, type_name) in enumerate(
+        (
+            (of_request, "ConsentRequested"),
+            (of_consent, "ConsentGiven"),
+            (of_refusal, "ConsentRefused"),
+        )
+    ):
+        answer = Browser("en").get(world.base + link, Accept="application/json")
+        receipt = json.loads(answer.body)
+        assert json.loads(unpadded(receipt["statement"]))["type"] == type_name
+        file = tmp_path / f"{number}.json"
+        file.write_bytes(answer.body)
+        assert "valid" in verified(world, file).lower()
+    # What is not of the act stays closed: the mail's own statement, and the welcome's, and another person's.
+    entries = world.history(person.subject(confirmation))
+    sent = [one.statement["id"] for one in entries if one.statement["type"] == "MessageSent"]
+    statement, _ = parts(of_request)
+    other = parts(world.person().subscribe()[1].receipts[0])[0]
+    for closed in (*sent, other, str(uuid.uuid4())):
+        query = f"{world.base}/ledger/receipts/{closed}?key={token}&by={statement}"
+        assert Browser("en").get(query, Accept="application/json").status == 404, closed

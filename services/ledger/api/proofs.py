@@ -12,7 +12,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
 from services.ledger.api.log import NO_LOG
-from services.ledger.api.receipts import NO_RECEIPT, Receipts, Registers, moment
+from services.ledger.api.receipt_words import moment
+from services.ledger.api.receipts import NO_RECEIPT, Receipts, Registers
 from services.ledger.proofs.issue import About, Kind, Made, Prover
 from services.ledger.proofs.receipt import to_bytes
 from services.ledger.reader.proof_file import ProofFile, Said
@@ -178,11 +179,15 @@ def router(prover: Prover, registers: Registers, pages: Pages, limits: Limits) -
         },
     )
     async def latest(
-        request: Request, statement: str, key: str = "", wanted: Annotated[Format | None, Query(alias="format")] = None
+        request: Request,
+        statement: str,
+        key: str = "",
+        by: str = "",
+        wanted: Annotated[Format | None, Query(alias="format")] = None,
     ) -> Response:
         """What holds now: the latest word on what a receipt is about, for whoever has its link."""
         try:
-            history = await receipts.open(statement, key)
+            history = await receipts.open(statement, key, by)
         except Refused as error:
             if error.code == NO_RECEIPT:
                 limits.unknown_link(request, "receipt")

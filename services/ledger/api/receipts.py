@@ -1,15 +1,11 @@
 """Receipts for the people they belong to; histories and register snapshots for whoever collects evidence."""
 
-import base64
-import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NotRequired
 from urllib.parse import urlencode
-from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -17,29 +13,27 @@ from typing_extensions import TypedDict
 
 from services.ledger import record as records
 from services.ledger import store
+from services.ledger.api.receipt_words import Said, erased_names, moment
 from services.ledger.log.leaf import leaf_hash
 from services.ledger.proofs import receipt as receipts
 from services.ledger.proofs.history import Histories, History
 from services.ledger.proofs.issue import About, Prover
 from services.ledger.proofs.receipt import Snapshot
-from services.ledger.reader.strict import encode_base64url
 from shared.access import needs, open_by_capability
 from shared.clock import from_millis, parse_rfc3339
 from shared.database import Database
 from shared.errors import Corrupt, Refused
+from shared.events import Statement
 from shared.events.types import UUID7_PATTERN, Decimal, Hash, Subject
 from shared.limits import Limits
 from shared.openapi import HTML, JSON, TEXT, Answer, Error, door, json
 from shared.pages import Pages, Texts
-from shared.register import Register, RegisterInvalid
-from shared.register.notice import Notice, parse_notice
+from shared.register import Register
 from shared.web import language, wants_html
 
 HERE: Final = Path(__file__).parents[1]
-KEY_SIZE: Final = 16
 NO_RECEIPT: Final = "receipt-not-found"
 
-_LOCAL: Final = ZoneInfo("Europe/Berlin")
 _STATEMENT: Final = re.compile(UUID7_PATTERN[:-1] + r"\Z", re.ASCII)
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z", re.ASCII)
 _HEADERS: Final = {
@@ -127,24 +121,48 @@ class Receipts:
     registers: Registers
     pages: Pages
 
-    async def open(self, statement: str, key: str) -> History:
-        """The one statement this key opens the receipt of; the same refusal for everything else."""
-        if not _STATEMENT.match(statement):
-            raise no_receipt()
-        try:
-            history = await self.histories.of_statement(statement)
-        except Refused:
-            raise no_receipt() from None
-        if not receipts.opens(history, _decoded(key)):
+    async def open(self, statement: str, key: str, by: str = "") -> History:
+        """The one statement this key opens the receipt of; the same refusal for everything else.
+
+        `by` is the statement whose key it is, where that is another of the same act."""
+        history = await self._found(statement)
+        [entry] = history.entries
+        keeper = entry.statement if by in {"", statement} else (await self._found(by)).entries[0].statement
+        if (
+            keeper.subject != entry.statement.subject
+            or entry.statement.type not in receipts.RECEIPTED_TYPES
+            or not receipts.belong_together(keeper, entry.statement)
+            or not receipts.opens(keeper, key)
+        ):
             raise no_receipt()
         return history
 
-    async def answer(self, request: Request, statement: str, key: str, wanted: Format | None) -> Response:
-        history = await self.open(statement, key)
+    async def _found(self, statement: str) -> History:
+        if not _STATEMENT.match(statement):
+            raise no_receipt()
+        try:
+            return await self.histories.of_statement(statement)
+        except Refused:
+            raise no_receipt() from None
+
+    async def _others(self, history: History, by: str) -> list[Statement]:
+        """The other statements whose receipts the same key opens."""
+        statement = history.entries[0].statement
+        acts = await self.histories.of_acts(history.subject)
+        keeper = next((one for one in acts if one.id == (by or statement.id)), statement)
+        return [
+            one
+            for one in acts
+            if one.id != statement.id and one.type in receipts.RECEIPTED_TYPES and receipts.belong_together(keeper, one)
+        ]
+
+    async def answer(self, request: Request, statement: str, key: str, by: str, wanted: Format | None) -> Response:
+        history = await self.open(statement, key, by)
         [entry] = history.entries
         snapshot = await self.registers.get(entry.statement.data.register_version)
         if wanted is None and wants_html(request):
-            return self.page(request, history, snapshot, key)
+            keys = {"key": key} | ({"by": by} if by else {})
+            return self.page(request, history, snapshot, keys, await self._others(history, by))
         name = _short(statement)
         match wanted:
             case "tlog-proof":
@@ -162,18 +180,26 @@ class Receipts:
                     headers=_HEADERS,
                 )
 
-    def page(self, request: Request, history: History, snapshot: Snapshot, key: str) -> Response:
+    def page(
+        self,
+        request: Request,
+        history: History,
+        snapshot: Snapshot,
+        keys: Mapping[str, str],
+        others: Sequence[Statement],
+    ) -> Response:
         """The receipt in plain words."""
         lang = language(request)
         texts = self.pages.texts(lang)
         [entry] = history.entries
         statement, data = entry.statement, entry.statement.data
-        said = _Said(snapshot.content, statement.data, lang)
+        said = Said(snapshot.content, statement.data, lang)
         notice = said.notice
         recorded_at = int.from_bytes(entry.leaf[-8:], "big")
+        erased = erased_names(texts, statement)
 
         def download(form: Format) -> str:
-            return f"/ledger/receipts/{statement.id}?" + urlencode({"key": key, "format": form})
+            return f"/ledger/receipts/{statement.id}?" + urlencode({**keys, "format": form})
 
         return self.pages.render(
             "receipt.html",
@@ -183,8 +209,10 @@ class Receipts:
             verifies=True,
             type=statement.type,
             overtaken=entry.overtaken,
-            labels=said.labels or [texts("receipt.lead.everything")],
-            titles=said.titles or [texts("receipt.lead.everything")],
+            source=statement.source,
+            erasure=statement.type in records.ERASURE_TYPES,
+            labels=erased if erased is not None else said.labels or [texts("receipt.lead.everything")],
+            titles=[] if erased is not None else said.titles or [texts("receipt.lead.everything")],
             controller=said.controller["name"],
             address=", ".join(said.controller["address"]),
             basis=said.basis,
@@ -200,7 +228,8 @@ class Receipts:
             statement=statement.id,
             name=_short(statement.id),
             download=download,
-            latest=f"/ledger/receipts/{statement.id}/latest?" + urlencode({"key": key}) if said.titles else "",
+            others=[self._other(texts, one, said, {"by": statement.id, **keys}) for one in others],
+            latest=f"/ledger/receipts/{statement.id}/latest?" + urlencode(keys) if said.titles else "",
             values=[
                 ("origin", history.log.origin),
                 ("key", history.log.vkey),
@@ -212,97 +241,20 @@ class Receipts:
             ],
         )
 
-
-@dataclass(frozen=True)
-class _Said:
-    """A statement's references, as the register it names words them in one language."""
-
-    snapshot: Mapping[str, Any]
-    data: Any
-    language: str
-
-    @property
-    def _activity(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.snapshot["files"][f"activities/{self.data.activity}.toml"]
-        return found
-
-    @property
-    def _purpose(self) -> Mapping[str, Any] | None:
-        asked = (getattr(self.data, "purpose", None), getattr(self.data, "channel", None))
-        return next((one for one in self._activity["purposes"] if (one["id"], one["channel"]) == asked), None)
-
-    @property
-    def controller(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.snapshot["files"]["parties.toml"]["parties"][self.data.controller]
-        return found
-
-    @property
-    def titles(self) -> list[str]:
-        """The purpose's name; nothing if the statement is about everything."""
-        return [] if self._purpose is None else [str(self._purpose["title"][self.language])]
-
-    @property
-    def labels(self) -> list[str]:
-        """The words beside the box, as they stood in the notice that was shown; else the purpose's name."""
-        if self.notice is None:
-            return self.titles
-        return [
-            one.label
-            for one in self.notice.choices
-            if (one.purpose, one.channel) == (self.data.purpose, self.data.channel)
-        ] or self.titles
-
-    @property
-    def notice(self) -> Notice | None:
-        """The notice that was shown, if the statement answers one."""
-        shown = getattr(self.data, "notice", None)
-        if shown is None:
-            return None
-        for path, text in records.notices_of(self.snapshot, self.data.activity).items():
-            try:
-                notice = parse_notice(path, text.encode())
-            except RegisterInvalid:
-                continue
-            if notice.hash == shown.hash:
-                return notice
-        return None
-
-    @property
-    def basis(self) -> str:
-        """The legal basis as people quote it."""
-        purpose = self._purpose
-        named = getattr(self.data, "legal_basis", None)
-        if purpose is None or named is None:
-            return ""
-        article = self.snapshot["files"]["rights.toml"]["legal_bases"][named]["article"][self.language]
-        return "; ".join([article, *(norm[self.language] for norm in purpose["norms"])])
-
-    @property
-    def ways_out(self) -> list[str]:
-        return [str(way["words"][self.language]) for way in self._activity["withdrawal"]]
-
-
-def moment(texts: Texts, at: datetime) -> str:
-    """A date and time as people read it, in German local time."""
-    local = at.astimezone(_LOCAL)
-    month = texts("months").split()[local.month - 1]
-    return texts("date", day=local.day, month=month, year=local.year, hour=local.hour, minute=local.minute)
+    def _other(self, texts: Texts, one: Statement, said: Said, keys: Mapping[str, str]) -> Mapping[str, object]:
+        """A link to the receipt of another statement that the same key opens."""
+        same = one.data.register_version == said.data.register_version
+        return {
+            "type": one.type,
+            "said_at": moment(texts, parse_rfc3339(one.time)),
+            "titles": Said(said.snapshot, one.data, said.language).titles if same else [],
+            "link": f"/ledger/receipts/{one.id}?" + urlencode(keys),
+        }
 
 
 def _short(statement: str) -> str:
     """The end of an id, which is random: enough to tell a person's receipts apart, and short enough to type."""
     return statement[-12:]
-
-
-def _decoded(key: str) -> bytes:
-    """The 16 bytes of a capability; none of any other length or spelling opens anything."""
-    try:
-        raw = base64.urlsafe_b64decode(key.encode("ascii") + b"=" * (-len(key) % 4))
-    except (binascii.Error, ValueError):
-        raise no_receipt() from None
-    if len(raw) != KEY_SIZE or encode_base64url(raw) != key:
-        raise no_receipt()
-    return raw
 
 
 def _file(content: bytes, media_type: str, name: str) -> Response:
@@ -338,12 +290,14 @@ def router(prover: Prover, registers: Registers, pages: Pages, limits: Limits) -
         request: Request,
         statement: str,
         key: str = "",
+        by: str = "",
         wanted: Annotated[Format | None, Query(alias="format")] = None,
     ) -> Response:
         """A receipt
+        `by` names the statement whose key it is, if that is another of the same act.
         A page for a browser, JSON for everybody else, files by `format`."""
         try:
-            return await opened.answer(request, statement, key, wanted)
+            return await opened.answer(request, statement, key, by, wanted)
         except records.NoRecord:
             raise Corrupt("register", "a receipt names another activity than its register") from None
         except Refused as error:

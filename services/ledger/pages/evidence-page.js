@@ -95,9 +95,10 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
       as_of: ["Stand", "As of"],
       size: ["Einträge im Protokoll bis dahin", "Entries of the log up to then"],
       log: ["Protokoll", "Log"],
-      stamped: [
-        "Spätestens da (Zeitstempeldienst; seine Unterschrift prüft diese Seite nicht)",
-        "There at the latest (a time-stamp authority; its signature is not judged by this page)",
+      stamped: ["Spätestens da", "There at the latest"],
+      stampedBy: [
+        "{at}, nach dem Wort eines Zeitstempeldienstes, dessen Unterschrift diese Seite nicht prüft",
+        "{at}, by the word of a time-stamp authority whose signature this page does not judge",
       ],
     },
     notice: {
@@ -392,7 +393,7 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
         [texts.facts.normalised, typed.normalised],
         [texts.facts.requested, newest?.request ? moment(newest.request.event.recordedAt) : ""],
         [texts.facts.given, newest ? moment(newest.one.event.recordedAt) : ""],
-        [texts.facts.stamped, stamp ? moment(stamp.at) : ""],
+        [texts.facts.stamped, stamp ? fill(texts.facts.stampedBy, { at: moment(stamp.at).textContent }) : ""],
         [texts.state.grade, newest?.grade],
         [texts.facts.basis, article ? [words(article), ...(purpose?.norms ?? []).map(words)].join("; ") : ""],
         [texts.facts.uses, String(ofType(report, "ConsentUsed").length)],

@@ -932,6 +932,52 @@ const ConsentLedger = (() => {
     };
   }
 
+  const ERASURE = {
+    ErasureOrdered: "dpv:RequestAccepted", ErasureHeld: "dpv:RequestActionDelayed",
+    DataErased: "dpv:RequestRequiredActionPerformed", ErasureCompleted: "dpv:RequestFulfilled",
+  };
+
+  function erasureRecordOf(statement, files) {
+    const data = statement.data;
+    const parties = at(files, "parties.toml");
+    const activity = at(files, `activities/${data.activity}.toml`);
+    return {
+      "@context": { ...CONTEXT, "dct:isPartOf": { "@type": "@id" }, "dpv:hasStatus": { "@type": "@id" } },
+      "@id": `urn:uuid:${statement.id}`,
+      "@type": "dpv:RightExerciseRecord",
+      "dct:identifier": statement.id,
+      "dct:date": dateTime(statement.time),
+      "dct:source": { "dct:identifier": `sha256:${data.register_version}`, "dct:title": "register" },
+      "dpv:hasDataSubject": { "@type": "dpv:DataSubject", "dct:identifier": statement.subject },
+      "dpv:hasRight": rightsOf(["eu-gdpr:A17"], at(files, "rights.toml")),
+      "dpv:hasDataController": recordParty(data.controller, parties),
+      "dpv:hasDataProtectionOfficer": recordParty(at(activity, "data_protection_officer"), parties),
+      "dpv:hasAuthority": recordAuthority(at(activity, "authority"), parties),
+      "dct:publisher": { "dct:identifier": data.sender, "schema:name": at(activity, "sender", "name") },
+      "dct:hasPart": erasureEvent(statement),
+    };
+  }
+
+  function erasureEvent({ id, type, time, source, data }) {
+    const [reason, until] = [data.reason ?? data.ground, data.evidence_until ?? data.until];
+    return {
+      "@type": "dpv:RightExerciseActivity",
+      "dct:identifier": id,
+      "dct:isPartOf": `urn:uuid:${at(data, "request")}`,
+      "dpv:hasStatus": ERASURE[type],
+      "dpv:hasProcessing": "dpv:Erase",
+      "dpv:isIndicatedAtTime": dateTime(time),
+      "dpv:isIndicatedBy": at(INDICATED_BY, data.by),
+      "dpv:isImplementedByEntity": { "dct:identifier": source },
+      ...(given(reason) && { "dpv:hasJustification": { "dct:identifier": reason } }),
+      ...(data.erased?.length && { "dpv:hasPersonalData": data.erased.map((name) => ({ "dct:identifier": name })) }),
+      ...(given(until) && { "dpv:hasStorageCondition": {
+        "@type": "dpv:StorageDuration", "dpv:hasDuration": { "@type": "dpv:UntilTimeDuration", "dct:date": dateTime(until) },
+      } }),
+      ...(data.follows?.length && { "dct:relation": data.follows.map((one) => `urn:uuid:${one}`) }),
+    };
+  }
+
   function recordProcess(purpose, activity, parties) {
     const key = `${at(purpose, "id")}/${at(purpose, "channel")}`;
     const places = at(activity, "locations");
@@ -1002,6 +1048,10 @@ const ConsentLedger = (() => {
     };
     const terms = unique(bases.flatMap((basis) => at(rights, "legal_bases", basis, "rights")));
     terms.sort((one, other) => article(one) - article(other) || (one < other ? -1 : 1));
+    return rightsOf(terms, rights);
+  }
+
+  function rightsOf(terms, rights) {
     return terms.map((term) => ({
       "@type": ["dpv:DataSubjectRight", term], "dct:title": words(at(rights, "rights", term, "title")),
     }));
@@ -1059,7 +1109,7 @@ const ConsentLedger = (() => {
   function verifyRecord(step, found, statement, snapshot, what) {
     let made = null;
     try {
-      made = recordOf(statement, snapshot.files);
+      made = (statement.type in ERASURE ? erasureRecordOf : recordOf)(statement, snapshot.files);
     } catch {
       throw new Refusal(step, "the register does not know what the statement is about",
         "das Verzeichnis kennt nicht, wovon die Aussage handelt");

@@ -26,6 +26,8 @@ from shared.events.matter import OVERTAKEN
 from shared.identifiers import is_subject, shard_of
 
 _BATCHES_AT_ONCE: Final = 64
+_MANY: Final = ("use:", "data:", "access:")
+"""Matters with a word for each mail, or each look"""
 _LABEL = slice(1, 33)
 _PREVIOUS = slice(41, 49)
 _VERSION = slice(33, 41)
@@ -123,6 +125,22 @@ class Histories:
             if index is not None:
                 return await self._single(log, int(index))
         raise unknown()
+
+    async def of_acts(self, subject: str) -> Sequence[Statement]:
+        """What was said by a subject and done for it, uses and messages apart; nothing while the map is read in."""
+        log = await self.log(shard_of(subject))
+        secrets, matters = await self.secrets(log, subject)
+        labels = {secrets.label(matter) for matter in matters if not matter.startswith(_MANY)}
+        placed = await self.maps.of(log.shard).newest(labels)
+        if placed is None:
+            return []
+        size, _ = await self._checkpoint(log)
+        indexes = []
+        for label, last in placed.items():
+            [leaf] = await leaves(self.db, log.shard, last, last + 1)
+            indexes += [index for index, _ in await self._chain(log, label, (last, leaf)) if index < size]
+        found = await self._statements(log, secrets, indexes)
+        return [statement for _, (_, statement) in sorted(found.items())]
 
     async def log(self, shard: int) -> Log:
         """The log of a shard; Refused 404 if there is none."""

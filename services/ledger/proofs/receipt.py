@@ -6,6 +6,8 @@ hashed.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import hmac
 import json
@@ -18,8 +20,12 @@ from services.ledger import record as records
 from services.ledger.proofs.history import History, Proven
 from services.ledger.reader.proof import format_proof
 from services.ledger.reader.strict import encode_base64url
+from shared.events import Statement
 
 FORMAT: Final = "consent-ledger/receipt/1"
+KEY_SIZE: Final = 16
+RECEIPTED_TYPES: Final = records.RECORDED_TYPES | records.ERASURE_TYPES.keys()
+"""The statements that have receipts: whatever a person said, or an erasure did."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,37 @@ def proof(history: History) -> bytes:
     return format_proof(entry.index, entry.hashes, history.note.encode())
 
 
-def opens(history: History, key: bytes) -> bool:
-    """Whether this key opens the receipt of the one statement in `history`; in constant time."""
-    [entry] = history.entries
-    expected = getattr(entry.statement.data, "receipt_key_hash", None)
-    return hmac.compare_digest(hashlib.sha256(key).hexdigest(), expected or "-" * 64) and expected is not None
+def opens(statement: Statement, key: str) -> bool:
+    """Whether this key opens the receipt of this statement; in constant time.
+
+    Most carry the hash of a key of 16 bytes; a request that of the token in its confirmation mail, which is as secret.
+    """
+    hashed = getattr(statement.data, "receipt_key_hash", None)
+    raw: bytes | None = key.encode("ascii", "replace")
+    if hashed is None:
+        hashed = getattr(statement.data, "token_hash", None)
+    else:
+        raw = _decoded(key)
+    given = hashlib.sha256(raw or b"").hexdigest()
+    return hmac.compare_digest(given, hashed or "-" * 64) and None not in {raw, hashed}
+
+
+def _decoded(key: str) -> bytes | None:
+    """The 16 bytes of a capability; None of any other length or spelling opens anything."""
+    try:
+        raw = base64.urlsafe_b64decode(key.encode("ascii") + b"=" * (-len(key) % 4))
+    except (binascii.Error, ValueError):
+        return None
+    return raw if len(raw) == KEY_SIZE and encode_base64url(raw) == key else None
+
+
+def belong_together(one: Statement, other: Statement) -> bool:
+    """Whether the key of one opens the receipt of the other, both being of one subject: they are of one act, one
+    follows the other, or both follow the same."""
+    if one.id == other.id or one.data.act == other.data.act:
+        return True
+    mine, theirs = ({said.id, *getattr(said.data, "follows", [])} for said in (one, other))
+    return not mine.isdisjoint(theirs)
 
 
 def history_json(history: History) -> dict[str, Any]:

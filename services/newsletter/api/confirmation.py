@@ -1,5 +1,6 @@
 """The confirmation: a page that changes nothing, and its button, which confirms once."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -18,6 +19,9 @@ from shared.web import language, same_origin
 
 TOKEN_LENGTH: Final = 43
 RECEIPT_KEY_BYTES: Final = 16
+
+Receipt = dict[str, str]
+"""`title` of the purpose and `path` of its receipt"""
 
 
 class ConfirmationPage(Front):
@@ -39,27 +43,45 @@ class ConfirmationPage(Front):
             return self._unknown(request)
         lang, state = self._language(request, found), found.state_at(self.parts.clock())
         if state == "open":
-            return await self._question(lang, found)
+            return await self._question(lang, found, token)
         if state == "confirmed":
-            return await self._confirmed_before(lang, found, already=True)
+            return await self._confirmed_before(lang, found, token, already=True)
         return self._ended(lang, state, found)
 
-    async def _confirmed_before(self, lang: str, found: domain.Request, *, already: bool) -> Response:
+    def _receipts(self, lang: str, found: domain.Request, token: str, given: Sequence[str] = ()) -> list[Receipt]:
+        """Links to the receipts of what was asked, and of what is given: they open by the token in the mail."""
+        titles = self.titles([(one.purpose, one.channel) for one in found.asked], lang)
+        paths = [f"/ledger/receipts/{one.statement}?key={token}" for one in found.asked]
+        named = list(zip(titles, paths, strict=True))
+        by = [
+            (title, f"/ledger/receipts/{statement}?key={token}&by={asked.statement}")
+            for title, statement, asked in zip(titles, given, found.asked, strict=False)
+        ]
+        return [{"title": title, "path": path} for title, path in by or named]
+
+    async def _confirmed_before(self, lang: str, found: domain.Request, token: str, *, already: bool) -> Response:
         """Who has withdrawn since is not told that all is well: this link renews nothing."""
         if await store.has_withdrawn(self.parts.db, found.subject):
             return self._ended(lang, "withdrawn", found)
-        return await self._confirmed(lang, found, already=already)
+        return await self._confirmed(lang, found, token, already=already)
 
-    async def _confirmed(self, lang: str, found: domain.Request, *, already: bool) -> Response:
+    async def _confirmed(self, lang: str, found: domain.Request, token: str, *, already: bool) -> Response:
         """Pressed once or twice, the page is the same; what only looks at the link again signs for nothing."""
         accepted, at = ([], None) if already else await store.accepted_of_confirmation(self.parts.db, found.id)
         signed = "" if at is None else self.acceptance(accepted, at)
         headers = {HEADER: signed} if signed else {}
         return self.page(
-            "confirmed.html", lang, headers=headers, agreed=self._agreed(found), already=already, acceptance=signed
+            "confirmed.html",
+            lang,
+            headers=headers,
+            verifies=True,
+            agreed=self._agreed(found),
+            already=already,
+            acceptance=signed,
+            receipts=self._receipts(lang, found, token, await store.given_of(self.parts.db, found.id)),
         )
 
-    async def _question(self, lang: str, found: domain.Request, *, seconds: int = 0) -> Response:
+    async def _question(self, lang: str, found: domain.Request, token: str, *, seconds: int = 0) -> Response:
         """The page with the button. It is the first that only one person sees, so it has the sign-up's acceptance."""
         asked = [] if seconds else await store.accepted(self.parts.db, [one.statement for one in found.asked])
         return self.page(
@@ -72,6 +94,7 @@ class ConfirmationPage(Front):
             notice_hash=found.notice,
             unavailable=bool(seconds),
             acceptance=self.acceptance(asked, found.requested_at),
+            receipts=self._receipts(lang, found, token),
         )
 
     def _ended(self, lang: str, state: str, found: domain.Request | None) -> Response:
@@ -98,19 +121,19 @@ class ConfirmationPage(Front):
         lang, now = self._language(request, found), self.parts.clock()
         state = found.state_at(now)
         if state == "confirmed":
-            return await self._confirmed_before(lang, found, already=False)
+            return await self._confirmed_before(lang, found, token, already=False)
         if state == "open":
             try:
                 ended = await self._confirm(request, found, now)
             except Unavailable as error:
-                return await self._question(lang, found, seconds=error.retry_after)
+                return await self._question(lang, found, token, seconds=error.retry_after)
             if ended is None:
                 return self._ended(lang, "unknown", None)
             if ended == "confirmed":
                 self.count("confirmed")
             state = ended
         if state == "confirmed":
-            return await self._confirmed(lang, found, already=False)
+            return await self._confirmed(lang, found, token, already=False)
         return self._ended(lang, state, found)
 
     async def _confirm(self, request: Request, found: domain.Request, now: datetime) -> domain.RequestState | None:

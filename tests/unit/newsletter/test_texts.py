@@ -17,6 +17,7 @@ PAGES = Pages("newsletter", HERE)
 TEXTS = {language: load_texts((HERE,), language) for language in LANGUAGES}
 NOTICE = {language: load().activity("newsletter").notice(language) for language in LANGUAGES}
 LABELS = ["<b>first</b>", "second"]
+RECEIPTS = [{"title": "first", "path": "/?a=1&b=2", "url": "https://example.org/?a=1&b=2"}]
 
 SHOWN: dict[str, dict[str, object]] = {
     "form.html": {
@@ -33,8 +34,9 @@ SHOWN: dict[str, dict[str, object]] = {
         "notice_hash": "ab" * 32,
         "unavailable": True,
         "acceptance": "a.b.c",
+        "receipts": RECEIPTS,
     },
-    "confirmed.html": {"agreed": LABELS, "already": False, "acceptance": "a.b.c"},
+    "confirmed.html": {"agreed": LABELS, "already": False, "acceptance": "a.b.c", "receipts": RECEIPTS},
     "ended.html": {"state": "expired", "until": "yesterday"},
     "leave.html": {"titles": LABELS},
     "left.html": {
@@ -44,7 +46,7 @@ SHOWN: dict[str, dict[str, object]] = {
         "at": "now",
         "in_transmission": True,
         "acceptance": "a.b.c",
-        "receipts": [{"title": "first", "path": "/?a=1&b=2", "url": "https://example.org/?a=1&b=2"}],
+        "receipts": RECEIPTS,
     },
     "trouble.html": {"title": "title", "message": "message", "again": {"url": "?lang=de", "text": "again"}},
 }
@@ -73,7 +75,9 @@ def test_every_page_is_complete_in_every_language(template: str, language: str) 
     page = bytes(PAGES.render(template, language, **values).body).decode()
     assert f'<html lang="{language}">' in page
     assert "<b>first</b>" not in page
-    assert ("<script" in page) is (template == "left.html"), "scripts verify receipts, and do nothing else"
+    assert ("<script" in page) is (template in {"left.html", "confirmed.html"}), (
+        "scripts verify receipts, and do nothing else"
+    )
     assert re.search(r"<title>[^<]+ · Brand</title>", page)
     assert page.count("<h1>") == 1
 

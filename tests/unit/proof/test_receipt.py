@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from services.ledger.proofs.history import History
-from services.ledger.proofs.receipt import Snapshot, opens, proof, receipt, to_bytes
+from services.ledger.proofs.receipt import Snapshot, belong_together, opens, proof, receipt, to_bytes
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.proof import verify_proof
 from services.ledger.reader.strict import encode_base64url
 from services.ledger.reader.verify import Report, verify
+from shared.events import Statement
 from shared.register import load
 from tests.opt_in import RECEIPT_KEY, OptIn, World
 
@@ -132,12 +133,66 @@ def test_a_name_twice_is_refused() -> None:
         verify(doubled, story().world.signer.vkey)
 
 
+def statement(of: str) -> Statement:
+    return erased().world.statements[erased().indexes[of]]
+
+
+@cache
+def erased() -> OptIn:
+    told = OptIn().play()
+    told.erase()
+    return told
+
+
 def test_only_the_key_that_the_statement_names_opens_it() -> None:
-    assert opens(history(), RECEIPT_KEY)
-    assert not opens(history(), bytes(16))
-    assert not opens(history(), b"")
+    key = encode_base64url(RECEIPT_KEY)
+    assert opens(statement("given"), key)
+    for other in (encode_base64url(bytes(16)), "", key + "=", key[:-1], encode_base64url(RECEIPT_KEY + b"x"), "\u00e4"):
+        assert not opens(statement("given"), other), other
 
 
-def test_a_statement_without_a_key_hash_opens_for_nobody() -> None:
-    assert not opens(history("request"), RECEIPT_KEY)
-    assert not opens(history("request"), b"-" * 64)
+def test_a_request_opens_by_the_token_of_its_mail_and_by_nothing_else() -> None:
+    assert opens(statement("request"), erased().token)
+    hashed = statement("request").data.token_hash
+    for other in (
+        encode_base64url(RECEIPT_KEY),
+        erased().token[:-1],
+        hashed,
+        encode_base64url(bytes.fromhex(hashed)),
+        "",
+    ):
+        assert not opens(statement("request"), other), other
+
+
+@pytest.mark.parametrize("of", ["refused", "ordered", "erased", "completed"])
+def test_a_statement_without_a_key_hash_opens_for_nobody_by_itself(of: str) -> None:
+    for key in (encode_base64url(RECEIPT_KEY), erased().token, "-" * 64, ""):
+        assert not opens(statement(of), key)
+
+
+@pytest.mark.parametrize(
+    ("of", "together"),
+    [
+        ("request", {"request", "refused", "mail", "given"}),
+        ("given", {"request", "mail", "given", "used"}),
+        ("ended", {"ended", "ordered", "erased", "completed"}),
+    ],
+)
+def test_what_is_of_one_act_belongs_together_and_nothing_else(of: str, together: set[str]) -> None:
+    found = {name for name in erased().indexes if belong_together(statement(of), statement(name))}
+    assert found == together
+    assert all(belong_together(statement(name), statement(of)) for name in found)
+
+
+@pytest.mark.parametrize("of", ["ordered", "ended", "erased", "completed"])
+def test_the_receipts_of_an_erasure_verify_and_one_bit_is_noticed(of: str) -> None:
+    told = erased()
+    whole = to_bytes(receipt(told.world.history([told.indexes[of]]), snapshot()))
+    report = verify(whole, told.world.signer.vkey)
+    assert report is not None
+    assert statement(of).type in report.conclusion
+    forged = json.loads(whole)
+    forged["record"]["dct:date"]["@value"] = "2020-02-05T09:30:00.000Z"
+    with pytest.raises(Invalid) as refused:
+        verify(to_bytes(forged), told.world.signer.vkey)
+    assert refused.value.step == "6"
