@@ -129,10 +129,7 @@ class Sealer:
         self.close()
         files = SignerFiles.open(self._directory, self.shard)
         try:
-            kept = await asyncio.to_thread(signer_map.read, files.folder, {one.size: one.root for one in files.signed})
-            replica, at = kept or (Replica(), 0)
-            self._map_kept_at = replica.size
-            await self._replay(files, replica, at)
+            replica, self._map_kept_at = await asyncio.to_thread(signer_map.replica_of, files)
             await self._compare(files, replica)
             keys = KeyFile.open(files.folder)
             if not keys.exists:
@@ -144,7 +141,7 @@ class Sealer:
         await store.put_key_file(self._db, self.shard, keys.oldest_kek)
         await self._store_unstored()
         await self.renew()
-        log.info("signing", shard=self.shard, size=replica.size)
+        log.info("signing", shard=self.shard, size=replica.size, map_of=self._map_kept_at)
 
     @property
     def is_open(self) -> bool:
@@ -246,19 +243,6 @@ class Sealer:
         line = self._fresh_key.sign(checkpoint.text(), int(now.timestamp()))
         await store.renew_fresh(self._db, self.shard, self._stored, line.decode(), now)
         self._fresh_at = monotonic()
-
-    async def _replay(self, files: SignerFiles, replica: Replica, at: int) -> None:
-        """Take the replica to the last size that was signed; its next leaf begins at this byte of the leaves."""
-        roots = {one.size: one.root for one in files.signed}
-        try:
-            for index, leaf in enumerate(files.leaves(replica.size, at)):
-                replica.apply(leaf)
-                if replica.size in roots and replica.tree_root() != roots[replica.size]:
-                    raise Corrupt("the signer's files", f"shard {self.shard}: root of size {replica.size}")
-                if index % 1000 == 0:
-                    await asyncio.sleep(0)
-        except Invalid as invalid:
-            raise Corrupt("the signer's leaves", f"shard {self.shard}, index {invalid.index}") from None
 
     async def _compare(self, files: SignerFiles, replica: Replica) -> None:
         head = await store.head(self._db, self.shard)
