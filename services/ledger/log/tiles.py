@@ -3,14 +3,19 @@
 import re
 import struct
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Literal
 
-from services.ledger.log.leaf import node_hash
+from services.ledger.log.leaf import HASH_SIZE, node_hash
 from services.ledger.log.tree import TILE_HEIGHT, TILE_WIDTH, GetHashes, perfect_root, split_hashes
 from shared.errors import Corrupt
 
 MAX_LEVEL = 63
 MAX_N = 2**63 - 1  # what a PostgreSQL bigint holds; no log gets there
+
+_ROOTS_KEPT = (
+    32_768  # 510 for each full tile, of which a million leaves have 16 above them; some 10 MB if all are in use
+)
 
 _PATH = re.compile(
     r"tile/(?P<level>entries|0|[1-9][0-9]?)/(?P<n>(?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/(?P<width>[1-9][0-9]{0,2}))?"
@@ -100,23 +105,30 @@ async def consistency_proof(old: int, size: int, get_hashes: GetHashes) -> list[
 
 async def _roots(ranges: Sequence[tuple[int, int]], size: int, get_hashes: GetHashes) -> list[bytes]:
     """The roots of subtrees of the tree, each tile fetched once and as wide as a tree of this size has it."""
-    tiles: dict[tuple[int, int], list[bytes]] = {}
+    tiles: dict[tuple[int, int], bytes] = {}
     roots = []
     for start, end in ranges:
         parts = []
         for level, n, first, count in _perfect_subtrees(start, end):
             if (level, n) not in tiles:
                 width = min(TILE_WIDTH, (size >> TILE_HEIGHT * level) - n * TILE_WIDTH)
-                hashes = split_hashes(await get_hashes(level, n, width))
-                if len(hashes) != width:
+                hashes = await get_hashes(level, n, width)
+                if len(hashes) != width * HASH_SIZE:
                     raise Corrupt("tile", f"level {level}, number {n}, width {width}")
                 tiles[level, n] = hashes
-            parts.append(perfect_root(tiles[level, n][first : first + count]))
+            below = tiles[level, n][HASH_SIZE * first : HASH_SIZE * (first + count)]
+            parts.append(_known_root(below) if level else perfect_root(split_hashes(below)))
         root = parts.pop()
         while parts:
             root = node_hash(parts.pop(), root)
         roots.append(root)
     return roots
+
+
+@lru_cache(_ROOTS_KEPT)
+def _known_root(hashes: bytes) -> bytes:
+    """The root over 1, 2, 4, 8 … hashes of a tile above the leaves, where the proofs of many leaves pass."""
+    return perfect_root(split_hashes(hashes))
 
 
 def _perfect_subtrees(start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
