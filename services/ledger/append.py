@@ -375,8 +375,10 @@ class Appender:
 
     def _keep_map(self, head: Head) -> None:
         """Begin to write a snapshot of the map if one is due; all of the map is stored, since nothing is in flight."""
-        if not (self._snapshot is None or self._snapshot.done()):
-            return
+        if self._snapshot is not None:
+            if not self._snapshot.done():
+                return
+            self._snapshot.result()  # what it cannot bear ends us, too
         if snapshot.is_due(head.size, head.snapshot_at, len(head.map)):
             head.snapshot_at = head.size
             self._snapshot = asyncio.create_task(self._write_snapshot(head.size, head.map.records()))

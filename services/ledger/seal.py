@@ -218,8 +218,10 @@ class Sealer:
 
     def _keep_map(self, files: SignerFiles) -> None:
         """Begin to write the replica down if it is time; it goes on while it is written."""
-        if self._keeping is not None and not self._keeping.done():
-            return
+        if self._keeping is not None:
+            if not self._keeping.done():
+                return
+            self._keeping.result()  # what it cannot bear ends us, too
         if signer_map.is_due(self._replica.size, self._map_kept_at, len(self._replica.map)):
             self._map_kept_at = self._replica.size
             self._keeping = asyncio.create_task(
