@@ -421,6 +421,26 @@ class OptIn:
         indexes = world.record([stated[0], *words, *stated[1:]])
         self.indexes |= dict(zip(("ordered", "ended", "erased", "completed"), indexes, strict=True))
 
+    def consent_too_late(self, *, forgotten: bool = False) -> None:
+        """A consent dated before a withdrawal and recorded after it; `forgotten`: the operator lets it count."""
+        self.request()
+        self.confirmation_mail()
+        world, early = self.world, self.world.now
+        self.sent = self.form.confirmation
+        world.now = early + timedelta(hours=1)
+        self.withdraw()
+        if forgotten:
+            world.restricted.clear()
+        later, world.now = world.now, early
+        real = world.record_raw
+
+        def recorded_late(raws: Sequence[bytes], statements: Sequence[Statement]) -> list[int]:
+            world.now = later + timedelta(seconds=5)
+            return real(raws, statements)
+
+        world.record_raw = recorded_late  # type: ignore[method-assign]
+        self.confirm()
+
     @cached_property
     def material(self) -> Material:
         """What the exporter collects about newsletter/email."""

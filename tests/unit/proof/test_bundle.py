@@ -110,22 +110,7 @@ def test_without_the_dkim_key_it_says_so_and_stays_valid() -> None:
 
 def test_a_grant_that_was_late_is_shown_as_overtaken() -> None:
     story = OptIn()
-    story.request()
-    story.confirmation_mail()
-    early = story.world.now
-    story.sent = story.form.confirmation
-    story.world.now = early + timedelta(hours=1)
-    story.withdraw()
-    story.world.now, late = early, story.world.now
-    # The consent is dated before the withdrawal and recorded after it.
-    real = World.record_raw
-
-    def recorded_late(world: World, raws: Any, statements: Any) -> list[int]:
-        world.now = late + timedelta(seconds=5)
-        return real(world, raws, statements)
-
-    story.world.record_raw = recorded_late.__get__(story.world)  # type: ignore[method-assign]
-    story.confirm()
+    story.consent_too_late()
     assert story.world.matters[story.indexes["given"]].startswith("overtaken:")
     assert "consent does not hold" in said(story)
     assert "no consent to newsletter/email is shown" in said(story)

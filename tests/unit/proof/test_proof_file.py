@@ -354,18 +354,8 @@ def test_a_state_between_the_wrong_two_versions_is_refused() -> None:
 def test_a_history_with_a_grant_that_ought_to_have_been_overtaken_is_refused() -> None:
     """The rule of §4 can be checked by whoever holds the whole history, so it is."""
     story = OptIn()
-    story.request()
-    story.confirmation_mail()
-    early = story.world.now
-    story.sent = story.form.confirmation
-    story.world.now = early + timedelta(hours=1)
-    story.withdraw()
+    story.consent_too_late(forgotten=True)
     world = story.world
-    world.restricted.clear()  # the operator forgets what was withdrawn …
-    later, world.now = world.now, early
-    real = world.record_raw
-    world.record_raw = lambda raws, statements: (setattr(world, "now", later), real(raws, statements))[1]  # type: ignore[method-assign]
-    story.confirm()  # … and lets a consent count that was dated before it
     assert reason(made(world, "latest"), world) == "holds"
     error = refusal(made(world, "history"), world)
     assert (error.step, "was overtaken" in error.why) == ("6", True)

@@ -90,17 +90,8 @@ def test_nothing_an_honest_log_ever_handed_out_contradicts_anything_else() -> No
 
 def test_a_consent_that_came_too_late_is_no_second_label() -> None:
     story = OptIn()
-    story.request()
-    story.confirmation_mail()
-    early = story.world.now
-    story.sent = story.form.confirmation
-    story.world.now = early + timedelta(hours=1)
-    story.withdraw()
+    story.consent_too_late()
     world = story.world
-    later, world.now = world.now, early
-    real = world.record_raw
-    world.record_raw = lambda raws, statements: (setattr(world, "now", later), real(raws, statements))[1]  # type: ignore[method-assign]
-    story.confirm()
     assert world.matters[story.indexes["given"]].startswith("overtaken:")
     files = [kept_receipt(world, story.indexes[name]) for name in ("given", "withdrawn")]
     files += [as_file(made(world, kind)) for kind in ("latest", "history")]
