@@ -152,9 +152,9 @@ class Secrets:
 
     def evidence_signer(self) -> tuple[bytes, bytes] | None:
         """Private key and certificates (PEM) that sign evidence as PDF; they come from a certification authority, so
-        they are never made here, and None means that there are none."""
+        they are never made here, and None means that there are none, or two empty files in their place."""
         paths = [self._directory / name for name in ("evidence-key.pem", "evidence-certificates.pem")]
-        if not any(path.exists() for path in paths):
+        if not any(path.exists() and path.stat().st_size for path in paths):
             return None
         try:
             return paths[0].read_bytes(), paths[1].read_bytes()

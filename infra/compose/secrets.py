@@ -24,6 +24,13 @@ CHECKOUT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = CHECKOUT / ".local" / "compose"
 ORDINARY: Final = 1000  # user and group, where root makes the files
 PARTS: Final = ("secrets", "signer", "evidence")
+FROM_OTHERS: Final = (
+    "evidence-key.pem",
+    "evidence-certificates.pem",
+    "witness-policy",
+    "timestamp-authority.pem",
+)
+"""What is mounted like a secret and nobody can make here; empty, as long as the installation has none."""
 
 
 def create(folder: Path, shards: int = 1) -> Path:
@@ -40,6 +47,9 @@ def create(folder: Path, shards: int = 1) -> Path:
         [*roles(), SUPERUSER],
         [*kafka_users.users(sources), kafka_users.ADMIN, kafka_rights.BROKER],
     )
+
+    for name in FROM_OTHERS:
+        (secrets / name).touch(mode=0o600)
 
     def word(name: str) -> str:
         return (secrets / name).read_text("ascii").strip()

@@ -24,6 +24,7 @@ from services.serve import ROLES
 from shared import kafka_users, migrations
 from shared.process import Running
 from shared.register import load
+from shared.secrets import Secrets
 from tests.conftest import Database
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +107,7 @@ def test_making_the_secrets_again_changes_none(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in create(tmp_path).iterdir()}
     assert {path.name: path.read_bytes() for path in create(tmp_path).iterdir()} == before
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "secrets").iterdir()} == {0o600}
+    assert Secrets(tmp_path / "secrets").evidence_signer() is None, "empty files are none"
 
 
 def test_keys_are_where_they_must_be_and_nowhere_else(compose: dict[str, Any]) -> None:
@@ -116,6 +118,7 @@ def test_keys_are_where_they_must_be_and_nowhere_else(compose: dict[str, Any]) -
     assert holders("subjects-kek-1") == holders("pepper-1") == {"subjects"}
     assert holders("kek-1") == {"ledger", "ledger-append", "ledger-seal", "mend", "operator"}
     assert holders("notice-1") == {"newsletter"}
+    assert holders("evidence-key.pem") == {"ledger"}
     assert holders("source-newsletter.1") == {"newsletter", "ledger-append", "mend"}
     for source in ("marketing", "subjects", "erasure"):
         assert holders(f"source-{source}.1") == {source, "ledger-append", "mend"}
@@ -200,7 +203,7 @@ def test_nobody_else_shares_a_network_with_a_keeper(keeper: str, compose: dict[s
 def test_only_the_edge_and_the_inbox_are_reached_from_outside(compose: dict[str, Any]) -> None:
     networks = compose["networks"]
     ways_out = {name for name, network in networks.items() if not network.get("internal")}
-    assert ways_out == {"outside", "mail", "witnesses"}
+    assert ways_out == {"outside", "mail", "witnesses", "timestamps"}
     assert {name for name, one in compose["services"].items() if "mail" in one["networks"]} == {
         "newsletter",
         "marketing",
@@ -208,6 +211,7 @@ def test_only_the_edge_and_the_inbox_are_reached_from_outside(compose: dict[str,
     }
     assert {name for name, one in compose["services"].items() if "outside" in one["networks"]} == {"edge", "mail"}
     assert {name for name, one in compose["services"].items() if "witnesses" in one["networks"]} == {"ledger-seal"}
+    assert {name for name, one in compose["services"].items() if "timestamps" in one["networks"]} == {"ledger"}
     assert {name for name, one in compose["services"].items() if "ports" in one} == {"edge", "mail"}
     for service in compose["services"].values():
         for port in service.get("ports", []):
@@ -215,7 +219,7 @@ def test_only_the_edge_and_the_inbox_are_reached_from_outside(compose: dict[str,
 
 
 def test_no_network_is_there_for_one(compose: dict[str, Any]) -> None:
-    for network in compose["networks"].keys() - {"outside", "witnesses"}:
+    for network in compose["networks"].keys() - {"outside", "witnesses", "timestamps"}:
         assert len([name for name, one in compose["services"].items() if network in one["networks"]]) > 1, network
     joined = {network for service in compose["services"].values() for network in service["networks"]}
     assert joined == compose["networks"].keys()

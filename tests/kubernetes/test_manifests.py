@@ -25,7 +25,7 @@ VERSIONS: Final = ("1.30", "1.37")  # of Kubernetes: the oldest and the newest w
 REACHED: Final = {"newsletter", "subjects", "ledger", "marketing", "erasure"}
 ALONE: Final = {"ledger-append", "ledger-seal"}  # two at once would hinder each other, or sign two histories
 # Not in the compose file, or not in the cluster: the edge is the ingress, the mail server somebody else's.
-ELSEWHERE: Final = {"edge", "mail", "operator", "mend"}
+ELSEWHERE: Final = {"edge", "mail", "operator"}
 
 Manifests = list[dict[str, Any]]
 
@@ -45,11 +45,12 @@ def validate(file: Path, version: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The example overlay and its `create`, with secrets as an operator makes them."""
+    """The example overlay, its `create` and its `mend`, with secrets as an operator makes them."""
     copy = tmp_path_factory.mktemp("kubernetes") / "kubernetes"
     shutil.copytree(CHECKOUT / "infra/kubernetes", copy, ignore=shutil.ignore_patterns("secrets"))
     secrets.create(copy / "overlays/example")
-    return render(copy / "overlays/example") + "---\n" + render(copy / "overlays/example/create")
+    example = copy / "overlays/example"
+    return "---\n".join(render(folder) for folder in (example, example / "create", example / "mend"))
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +154,7 @@ def test_a_pod_is_given_the_secrets_that_its_container_is_given(manifests: Manif
         assert mounted(pod) == expected, name
         assert expected <= made
     by_name = {name for name, pod in pods(manifests).items() if "secretKeyRef" in str(pod)}
-    assert by_name == {"migrate", "log-create"}
+    assert by_name == {"migrate", "log-create", "mend"}
     assert of(manifests, "ConfigMap").keys() == {"consent-ledger"}
 
 
@@ -179,6 +180,7 @@ def test_only_those_talk_who_must(manifests: Manifests) -> None:
         "from-outside",
         "to-the-mail-server",
         "to-the-witnesses",
+        "to-the-time-stamp-authority",
     }
 
 
