@@ -55,7 +55,7 @@ _COMMITMENT: Final = slice(49, 81)
 _EPOCHS: Final = 1_000_000
 """So far ahead of the restored epoch that no appender from before the restore can hold the new one."""
 _ROWS_AT_ONCE: Final = 1000
-_ERASING: Final = frozenset({"ErasureOrdered", "ErasureCompleted"})
+_ERASING: Final = frozenset({"ErasureOrdered", "ErasureHeld", "ErasureCompleted"})
 
 Names = dict[tuple[str, str], int]
 """(source, id) of a statement → the number that its source gave it"""
@@ -515,7 +515,8 @@ class _Restore:
             if matter.startswith(OVERTAKEN):
                 overtaken.append((statement.source, number, statement.id, index))
             if statement.type in _ERASING:
-                until = statement.data.evidence_until
+                held = statement.type == "ErasureHeld"
+                until = statement.data.until if held else statement.data.evidence_until
                 completed = index if statement.type == "ErasureCompleted" else None
                 orders.append((statement.subject, until and parse_rfc3339(until), completed))
         await self._db.execute(

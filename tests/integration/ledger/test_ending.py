@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from datetime import datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
@@ -18,7 +18,7 @@ from services.ledger.procedures.log_check import Finding, Trusted, check_log
 from services.ledger.reader.leaf import Erasure, parse_leaf
 from services.ledger.reader.replica import Replica
 from services.ledger.store import add_attachment
-from shared.clock import rfc3339, utc_now
+from shared.clock import utc_now
 from shared.errors import Unavailable
 from shared.events import types as words
 from shared.follower.records import Recorded
@@ -30,36 +30,18 @@ from tests.faults.ledger.edges import Plan, SpoiltDatabase
 from tests.integration.ledger.world import (
     World,
     _common,
+    completed,
     given,
+    held,
     new_id,
     new_subject,
+    ordered,
     requested,
     stated,
     withdrawn,
 )
 
 CIPHERTEXT = b"a mail that only a key can read"
-
-
-def ordered(subject: str, request: str, until: datetime | None = None) -> bytes:
-    data = words.ErasureOrdered(
-        **_common(),
-        request=request,
-        reason="consent-withdrawn",
-        holders=["newsletter"],
-        evidence_until=None if until is None else rfc3339(until),
-    )
-    return stated(data, subject, source="erasure")
-
-
-def completed(subject: str, request: str, until: datetime | None = None) -> bytes:
-    data = words.ErasureCompleted(
-        **_common(),
-        request=request,
-        follows=[new_id(), new_id()],
-        evidence_until=None if until is None else rfc3339(until),
-    )
-    return stated(data, subject, source="erasure")
 
 
 def mailed(subject: str) -> bytes:
@@ -191,9 +173,7 @@ async def test_a_hold_that_is_recorded_later_holds_what_was_to_go(world: World) 
     subject, request = new_subject(), new_id()
     await say(world, given(subject))
     await say(world, ordered(subject, request), completed(subject, request), source="erasure")
-    far = rfc3339(utc_now() + timedelta(days=1000))
-    data = words.ErasureHeld(**_common(), request=request, until=far, ground="legal-claims")
-    await say(world, stated(data, subject, source="erasure"), source="erasure")
+    await say(world, held(subject, request, utc_now() + timedelta(days=1000)), source="erasure")
     await world.run_through()
     await end_labels(world)
     await (await destroyer(world)).step()

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,19 @@ from shared.topics import ensure_topics
 from tests.conftest import Database
 from tests.conftest import _administer as administer
 from tests.integration.ledger.test_api import checkpoint, open_client
-from tests.integration.ledger.test_ending import destroyer, erase
-from tests.integration.ledger.world import World, given, leaf_values, new_subject, requested, withdrawn
+from tests.integration.ledger.test_ending import destroyer, erase, say
+from tests.integration.ledger.world import (
+    World,
+    completed,
+    given,
+    held,
+    leaf_values,
+    new_id,
+    new_subject,
+    ordered,
+    requested,
+    withdrawn,
+)
 
 FLIP = "update leaf_batch set leaves = set_byte(leaves, 40, get_byte(leaves, 40) # 1) where first = "
 OUTBOX = "newsletter.outbox_sequence"
@@ -275,6 +286,22 @@ async def test_what_was_erased_since_the_backup_is_erased_again(world: World, ba
     await world.state(given(since))
     await world.run_through()
     assert await world.value("select count(*) from subject_key where subject = $1", since) == 0
+    assert await findings(world) == []
+
+
+async def test_a_hold_that_was_recorded_since_the_backup_holds_again(world: World, backup: Backup) -> None:
+    subject, request = new_subject(), new_id()
+    far = datetime(2099, 1, 1, tzinfo=UTC)
+    await world.state(given(subject))
+    await world.run_through()
+    await backup.make()
+    await say(world, ordered(subject, request), held(subject, request, far), source="erasure")
+    await say(world, completed(subject, request), source="erasure")
+    await world.run_through()
+    await backup.load(world)
+    done = await mend(world)
+    assert (done.statements, done.lost) == (3, 0)
+    assert await world.value("select hold_until from erasure where subject = $1", subject) == far
     assert await findings(world) == []
 
 

@@ -105,6 +105,32 @@ def withdrawn(subject: str, at: datetime | None = None, purpose: str | None = "n
     )
 
 
+def ordered(subject: str, request: str, until: datetime | None = None) -> bytes:
+    data = words.ErasureOrdered(
+        **_common(),
+        request=request,
+        reason="consent-withdrawn",
+        holders=["newsletter"],
+        evidence_until=None if until is None else rfc3339(until),
+    )
+    return stated(data, subject, source="erasure")
+
+
+def completed(subject: str, request: str, until: datetime | None = None) -> bytes:
+    data = words.ErasureCompleted(
+        **_common(),
+        request=request,
+        follows=[new_id(), new_id()],
+        evidence_until=None if until is None else rfc3339(until),
+    )
+    return stated(data, subject, source="erasure")
+
+
+def held(subject: str, request: str, until: datetime) -> bytes:
+    data = words.ErasureHeld(**_common(), request=request, until=rfc3339(until), ground="legal-claims")
+    return stated(data, subject, source="erasure")
+
+
 @dataclass
 class Judgement:
     """What the reader found in the tables, and nothing else."""
