@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import html
@@ -17,6 +18,8 @@ import pytest
 from infra.local.browser import Browser
 from infra.local.installation import CommandFailed
 from infra.local.story import until
+from shared.kafka import Outgoing, Producer
+from shared.topics import STATED, ensure_topics
 from tests.contracts.consent_record import against_schema, against_shapes
 from tests.journeys.people import types, unpadded
 
@@ -79,7 +82,9 @@ def places(world: World, kafka: KafkaPart, postgres: PostgresPart) -> Iterator[t
 
 def found_anywhere(address: str, pseudonym: str, sought: Iterator[tuple[str, bytes]]) -> set[str]:
     """Where an address, or what stands before its @, is found in any form; the pseudonym shows that anything is."""
-    wanted = {form for secret in (address, address.partition("@")[0]) for form in forms(secret)}
+    secrets = (address, address.partition("@")[0])
+    spelt = {spelling for secret in secrets for spelling in (secret, secret.lower(), secret.upper())}
+    wanted = {form for secret in spelt for form in forms(secret)}
     found, pseudonyms, looked_at = set(), 0, 0
     for place, content in sought:
         looked_at += 1
@@ -89,6 +94,40 @@ def found_anywhere(address: str, pseudonym: str, sought: Iterator[tuple[str, byt
     assert looked_at > 20
     assert pseudonyms
     return found
+
+
+async def say_to_kafka(kafka: KafkaPart, value: bytes) -> None:
+    """A message on a topic that nobody reads."""
+    await ensure_topics(kafka.bootstrap, "planted.", 1, replication=1)
+    producer = Producer(kafka.bootstrap)
+    try:
+        await producer.send_many([Outgoing(f"planted.{STATED}", 0, None, value, [])])
+    finally:
+        await producer.stop()
+
+
+def test_the_search_finds_an_address_wherever_this_installation_could_have_written_it(
+    world: World, kafka: KafkaPart, postgres: PostgresPart
+) -> None:
+    """Without this the next test could find nothing because it looks nowhere."""
+    planted = "Somebody.Planted@example.org"
+    log = world.installation.logs / "planted.log"
+    world.sql("create table public.planted (address text)")
+    world.sql(f"insert into public.planted values ('{planted}')")
+    try:
+        asyncio.run(say_to_kafka(kafka, planted.encode()))
+        log.write_text(json.dumps({"event": "planted", "token": base64.b64encode(b"." + planted.encode()).decode()}))
+        found = found_anywhere(planted, planted, places(world, kafka, postgres))
+    finally:
+        world.sql("drop table public.planted")
+        log.unlink(missing_ok=True)
+    wanted = {"a dump", str(log)}
+    if postgres.kind == "local":
+        data = world.sql("show data_directory")
+        wanted |= {f"{data}/base/", f"{data}/pg_wal/"}
+    if kafka.kind == "local":
+        wanted.add(f"{kafka.server.folder}/")  # type: ignore[attr-defined]
+    assert {one for one in wanted if not any(place.startswith(one) for place in found)} == set()
 
 
 def hold(world: World, request: str, subject: str) -> None:
