@@ -26,6 +26,7 @@ KEY_SIZE: Final = 32
 ERASED: Final = "erased-subject"
 ID_REUSED: Final = "id-reused"
 SEQUENCE_REUSED: Final = "sequence-reused"
+UNCOUNTED: Final = "uncounted-statement"
 
 _YIELD_EVERY: Final = 100
 
@@ -133,6 +134,7 @@ class Prepare:
                 # A label that has an ERASURE takes no other leaf, and a new K would be a second key for one subject.
                 _reject(prepared, item.rejected(ERASED))
             else:
+                _note_uncounted(head, prepared, item, known)
                 nonce = nonces[number * NONCE_SIZE : (number + 1) * NONCE_SIZE]
                 hashes.append(self._append(head, prepared, item, recorded_at, nonce))
             if sequences is not None and item.source and item.sequence and not repeated:
@@ -304,6 +306,15 @@ def _reject(prepared: Prepared, reject: Reject) -> None:
     prepared.rejects[key] = (reject, prepared.rejects[key][1] + 1 if key in prepared.rejects else 1)
     if reject.source is not None:
         prepared.rejected_hashes.add(reject.statement_hash)
+
+
+def _note_uncounted(head: Head, prepared: Prepared, item: Stated, known: Known) -> None:
+    """A source whose relay numbers its statements says nothing without a number, but what is played again after it was
+    rejected: such a one leaves no gap, so it is what somebody else would send who has the source's key."""
+    was_rejected = item.statement_hash in known.rejected or item.statement_hash in prepared.rejected_hashes
+    if not item.sequence and item.source in head.sequences and not was_rejected:
+        detail = f"{item.statement.id} came without a number, as nothing else of this source does"
+        prepared.opened.append((UNCOUNTED, item.source, detail))
 
 
 def _note_sequences(prepared: Prepared, touched: Mapping[str, Sequences]) -> None:

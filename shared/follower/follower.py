@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -31,6 +32,8 @@ _SLOW_SECONDS: Final = 1.0  # PostgreSQL ends a transaction after two
 _QUICK_SECONDS: Final = 0.25
 _FETCH_MS: Final = 1000
 _SILENCE_SECONDS: Final = 10.0
+_REMEMBERED: Final = 10_000
+_CONTRADICTED: Final = "two different records came for one index: rebuild from the log"
 
 _KNOWN = "insert into position (shard) select * from unnest($1::integer[]) on conflict do nothing"
 _WHERE = "select next from position where shard = $1"
@@ -75,6 +78,9 @@ class Follower:
         self._trouble: str | None = "starting"
         self._applied: dict[int, int] = {}
         self._heartbeats: dict[int, Heartbeat] = {}
+        self._leaves: dict[int, OrderedDict[int, bytes]] = {shard: OrderedDict() for shard in self._origins}
+        """Of each shard the leaves read last, whoever brought them."""
+        self._contradicted = False
         metrics = metrics or Metrics(name)
         self._heard_of: dict[int, int] = {}
         """The sealed size that the newest heartbeat told of, folded or not."""
@@ -86,13 +92,14 @@ class Follower:
         )
         metrics.at_scrape(self._measure, self._position, self._behind, self._stale)
         self._doubtful = metrics.counter("follower_doubtful_total", "Messages without a valid MAC or form", ("kind",))
-        for kind in ("leaf", "heartbeat", "other"):
+        for kind in ("leaf", "heartbeat", "contradiction", "other"):
             self._doubtful.labels(kind)  # from 0 on, so that the first one is seen to be one more
         self._fetched = metrics.counter("follower_fetched_total", "Records fetched from the ledger, not from Kafka")
 
     def ready(self) -> dict[str, bool | str]:
         """For the readiness of the service."""
-        return {"follower": self._trouble or self._silent() or True}
+        contradicted = _CONTRADICTED if self._contradicted else None
+        return {"follower": contradicted or self._trouble or self._silent() or True}
 
     def _silent(self) -> str | None:
         """A heartbeat comes every second: without one nobody knows what is new, though nothing else seems wrong."""
@@ -114,7 +121,7 @@ class Follower:
 
     def heartbeat(self, shard: int) -> Heartbeat | None:
         """The newest heartbeat, once everything it speaks of is folded."""
-        return self._heartbeats.get(shard)
+        return None if self._contradicted else self._heartbeats.get(shard)
 
     async def run(self) -> None:
         """Until cancelled. What PostgreSQL, Kafka or the ledger do only slows it down; Corrupt ends it."""
@@ -191,6 +198,7 @@ class Follower:
                 match kind if self._proven(shard, kind, message) else "":
                     case "leaf":
                         records.append(Recorded.read(message.value))
+                        self._compare(records[-1])
                     case "heartbeat":
                         heartbeat = Heartbeat.read(message.value, self._clock())
                     case _:
@@ -199,6 +207,17 @@ class Follower:
                 self._doubt(kind, message)
         # The MAC covers the origin, so that a record of another shard cannot get here.
         return sorted(records, key=lambda record: record.index), heartbeat
+
+    def _compare(self, record: Recorded) -> None:
+        """One index has one leaf for ever: of two different ones one is not the log's, and whoever made it has the
+        publisher's key. Which of them was folded nobody here knows, so nothing may rest on it any more."""
+        leaves = self._leaves[record.shard]
+        if leaves.setdefault(record.index, record.leaf) != record.leaf and not self._contradicted:
+            self._contradicted = True
+            self._doubtful.labels("contradiction").inc()
+            self._log.error("contradicting-record", shard=record.shard, index=record.index)
+        if len(leaves) > _REMEMBERED:
+            leaves.popitem(last=False)
 
     def _proven(self, shard: int, kind: str, message: Message) -> bool:
         expected = wire.recorded_mac(self._publisher_key, self._origins[shard], kind, message.value)
@@ -213,7 +232,7 @@ class Follower:
         if heartbeat is not None:
             self._heard_of[shard] = heartbeat.size
         position = await self._fold(shard, records)
-        if heartbeat is None:
+        if heartbeat is None or self._contradicted:
             return
         if heartbeat.size > position:
             position = await self._catch_up(shard)
@@ -291,6 +310,8 @@ class Follower:
             range(start, start + len(records))
         ):
             raise Unavailable("ledger")
+        for record in records:
+            self._compare(record)
         if records:
             self._fetched.inc(len(records))
         return records, size

@@ -118,7 +118,7 @@ def test_every_address_in_the_runbook_is_one_of_ours() -> None:
 
 
 def test_every_kind_of_incident_is_explained() -> None:
-    kinds = {prepare.ID_REUSED, prepare.SEQUENCE_REUSED, seal.AHEAD_OF_CLOCK}
+    kinds = {prepare.ID_REUSED, prepare.SEQUENCE_REUSED, prepare.UNCOUNTED, seal.AHEAD_OF_CLOCK}
     kinds |= {store.SIGNER_DISAGREES, store.SEQUENCE_GAP, store.POSITION_GONE, store.TAIL_DROPPED, store.RECORDS_LOST}
     kinds |= {witnesses.KNOWS_MORE, witnesses.DISAGREES}
     explained = re.findall(

@@ -107,12 +107,12 @@ async def test_a_ciphertext_that_opens_twice_has_one_key_that_counts(notices: No
 @tries(
     Attack(
         "speak in another source's name",
-        "a consent nobody gave, with the source's own key, and the number 0 that leaves no gap",
+        "a consent nobody gave, with the source's own key, shown as evidence",
         (Needs.KAFKA, Needs.SOURCE_KEY),
         {Check.VERIFIER: "step 7: the request that the consent at index 13 answers is not in this bundle"},
-        blind="the ledger, which records it as the source's word: a permit may rest on it. The thief lacks what makes "
-        "evidence, the request, the served-notice token, the archived mail: it is of grade C, and every verifier says "
-        "that it rests on the source's word alone",
+        blind="the ledger, which records it as the source's word: a permit may rest on it until a person has looked at "
+        "the incident. The thief lacks what makes evidence, the request, the served-notice token, the archived mail: "
+        "it is of grade C, and every verifier says that it rests on the source's word alone",
     )
 )
 def test_a_consent_that_a_thief_of_the_sources_key_states_is_no_evidence(notices: Notices) -> None:

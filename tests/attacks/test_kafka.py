@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 
 import pytest
@@ -12,14 +13,14 @@ from shared.client import ServiceClient
 from shared.clock import rfc3339, utc_now
 from shared.database import Database, Transaction
 from shared.follower import Follower, Recorded
-from shared.kafka import Consumer, Outgoing
+from shared.kafka import Consumer, Message, Outgoing
 from shared.metrics import Metrics
 from shared.topics import RECORDED, ensure_topics
 from shared.wire import RecordedValue, heartbeat_value, recorded_headers, recorded_mac
 from tests.attacks.declared import Attack, Check, Needs, Notices, tries
 from tests.attacks.liar import Liar
-from tests.attacks.site import ANNA, CARLA, Site
-from tests.integration.ledger.world import given, new_subject, withdrawn
+from tests.attacks.site import ANNA, CARLA, CROWD, Site
+from tests.integration.ledger.world import completed, given, new_id, new_subject, ordered, withdrawn
 from tests.parts import KafkaPart
 
 ON_KAFKA = (Needs.KAFKA,)
@@ -86,6 +87,10 @@ def under_a_name_that_was_used(site: Site) -> Outgoing:
     return site.world.message(raw.replace(b"one-click", b"link-page"), sequence=0)
 
 
+def without_a_number(site: Site) -> Outgoing:
+    return site.world.message(given(ANNA), sequence=0)
+
+
 STRANGERS: dict[str, tuple[Callable[[Site], Outgoing], Sequence[Needs], str]] = {
     "with no key": (without_a_key, ON_KAFKA, "rejected: unknown-key, stated by nobody proven"),
     "with a MAC made up": (with_a_mac_made_up, ON_KAFKA, "rejected: mac-does-not-hold, stated by nobody proven"),
@@ -109,6 +114,11 @@ STRANGERS: dict[str, tuple[Callable[[Site], Outgoing], Sequence[Needs], str]] = 
         (Needs.KAFKA, Needs.SOURCE_KEY),
         "incident sequence-reused, newsletter/2: a sequence number that has arrived came with another statement",
     ),
+    "with its own key, and the number 0 that leaves no gap": (
+        without_a_number,
+        (Needs.KAFKA, Needs.SOURCE_KEY),
+        "came without a number, as nothing else of this source does",
+    ),
     "with its own key, under an id that was used": (
         under_a_name_that_was_used,
         (Needs.KAFKA, Needs.SOURCE_KEY),
@@ -126,6 +136,25 @@ STRANGERS: dict[str, tuple[Callable[[Site], Outgoing], Sequence[Needs], str]] = 
 async def test_a_word_in_another_name_is_not_recorded_unseen(connected: Site, attack: Attack, notices: Notices) -> None:
     make, _, _ = STRANGERS[attack.tried]
     await consume(connected, notices, make(connected))
+
+
+@tries(
+    Attack(
+        "erase, or keep from being erased",
+        "order and complete Anna's erasure in the name of who orders them, without a hold",
+        (Needs.KAFKA, Needs.SOURCE_KEY),
+        {Check.APPENDER: "incident uncounted-statement, erasure: "},
+        blind="the ledger, to which it is the source's word: her labels end within a day, and then her statements go; "
+        "until then a person who looks can stop the appender. No other holder erases anything, since none is asked to, "
+        "and what is in her hands verifies as before",
+    )
+)
+async def test_an_erasure_that_a_thief_orders_is_an_incident(connected: Site, notices: Notices) -> None:
+    world, somebody = connected.world, new_id()
+    await world.send([world.message(ordered(CROWD[0], somebody), source="erasure")])
+    request = new_id()
+    said = (ordered(ANNA, request), completed(ANNA, request))
+    await consume(connected, notices, *(world.message(one, source="erasure", sequence=0) for one in said))
 
 
 @tries(
@@ -148,8 +177,19 @@ async def nothing(_tx: Transaction, _records: Sequence[Recorded]) -> None:
     """Fold nothing."""
 
 
-async def read(site: Site) -> tuple[list[Recorded], float, bool]:
-    """What a follower takes for the ledger's word of what is on the topic; how many messages it doubts."""
+@dataclass(frozen=True)
+class Heard:
+    """What a follower takes for the ledger's word of what is on the topic."""
+
+    records: list[Recorded]
+    doubted: float
+    """how many messages it doubts"""
+    heartbeat: bool
+    says: str
+    """of itself, when it is asked whether it is ready"""
+
+
+async def read(site: Site) -> Heard:
     database = await Database.connect(site.world.settings.dsn("marketing"), "marketing", max_size=1)
     ledger = ServiceClient("http://127.0.0.1:9", "marketing:none", "ledger")
     metrics = Metrics("marketing")
@@ -167,11 +207,13 @@ async def read(site: Site) -> tuple[list[Recorded], float, bool]:
     )
     try:
         await consumer.start()
-        messages = await consumer.fetch()
-        assert messages
+        messages: list[Message] = []
+        end = (await consumer.end_offsets())[0]
+        while len(messages) < end:
+            messages += await consumer.fetch()
         records, heartbeat = follower._read(0, messages)
         doubted = sum(follower._doubtful.labels(kind)._value.get() for kind in ("leaf", "heartbeat", "other"))
-        return records, doubted, heartbeat is not None
+        return Heard(records, doubted, heartbeat is not None, str(follower.ready()["follower"]))
     finally:
         await consumer.stop()
         await ledger.close()
@@ -192,8 +234,6 @@ async def forged_leaf(site: Site) -> bytes:
         "with a consent that nobody gave, and a heartbeat that covers it",
         ON_KAFKA,
         {Check.FOLLOWER: "2 doubtful messages, nothing folded"},
-        blind="with the publisher's key a follower believes it, until it is built anew from the log; a mail that "
-        "leaves on the strength of it names a consent that no log holds, and the evidence says so",
     )
 )
 async def test_what_the_publisher_did_not_say_is_not_folded(connected: Site, notices: Notices) -> None:
@@ -217,8 +257,37 @@ async def test_what_the_publisher_did_not_say_is_not_folded(connected: Site, not
         ]
     )
     began = perf_counter()
-    records, doubted, heard = await read(connected)
+    heard = await read(connected)
     seconds = perf_counter() - began
-    assert not records
-    assert not heard
-    notices.by(Check.FOLLOWER, f"{doubted:.0f} doubtful messages, nothing folded", seconds)
+    assert not heard.records
+    assert not heard.heartbeat
+    notices.by(Check.FOLLOWER, f"{heard.doubted:.0f} doubtful messages, nothing folded", seconds)
+
+
+@tries(
+    Attack(
+        "fill `consent.recorded` by hand",
+        "with the publisher's own key, a consent that nobody gave",
+        (Needs.KAFKA, Needs.PUBLISHER_KEY),
+        {Check.FOLLOWER: "two different records came for one index: rebuild from the log"},
+        blind="anybody, until the ledger's own next record comes: till then it is believed, a permit may rest on it. "
+        "A mail that leaves so names a consent that no log holds. A follower that is started again in spite of it has "
+        "forgotten, and the audience, which gives no permit, does not look",
+    )
+)
+async def test_a_record_that_the_publisher_did_not_make_contradicts_the_one_it_makes(
+    connected: Site, notices: Notices
+) -> None:
+    world = connected.world
+    value = await forged_leaf(connected)
+    mac = recorded_mac(world.secrets.publisher_key(), connected.origin, "leaf", value)
+    topic = world.settings.topic(RECORDED)
+    await world.producer.send_many([Outgoing(topic, 0, None, value, recorded_headers("leaf", mac))])
+    believed = await read(connected)
+    assert [one.index for one in believed.records] == [311]
+    assert believed.says == "starting"
+    await world.send([world.message(withdrawn(CARLA))])
+    await world.run_through()
+    began = perf_counter()
+    heard = await read(connected)
+    notices.by(Check.FOLLOWER, heard.says, perf_counter() - began)
