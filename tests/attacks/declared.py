@@ -33,6 +33,8 @@ KINDS: Final = (
     "drop a withdrawal",
     "forge an absence proof",
     "invent a second key for a person",
+    "erase, or keep from being erased",
+    "forge a timestamp",
     "one ciphertext, two addresses",
     "re-sign with a stolen old key",
     "speak in another source's name",

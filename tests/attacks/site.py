@@ -24,6 +24,7 @@ from services.ledger.proofs import receipt as receipts
 from services.ledger.proofs.history import Histories
 from services.ledger.proofs.receipt import Snapshot
 from services.ledger.proofs.sealed_map import SealedMaps
+from services.ledger.reader.authority import Authority
 from services.ledger.reader.note import CosignatureSigner, Signer
 from shared.clock import Clock, utc_now
 from shared.database import Signal
@@ -126,21 +127,22 @@ class Site:
         """The log's verifier key as people have it: the one that was there before anything was attacked."""
         return self.kept["vkey"].decode()
 
-    async def checked(self, *, with_files: bool = True) -> list[Finding]:
+    async def checked(self, *, with_files: bool = True, authority: Authority | None = None) -> list[Finding]:
         """What `log check` names, with the keys that were there before anything was attacked."""
         trusted = Trusted(
             self.world.secrets.keks(),
             {0: self.vkey},
             {0: self.kept["fresh vkey"].decode()},
             signer_dir=self.world.settings.signer_dir if with_files else None,
+            authority=authority,
         )
         db = await self.world.database("ledger")
         return [one async for one in check_log(db, trusted) if isinstance(one, Finding)]
 
-    async def check(self, notices: Notices, *, with_files: bool = True) -> None:
+    async def check(self, notices: Notices, *, with_files: bool = True, authority: Authority | None = None) -> None:
         """Let `log check` look, and note the first row it names."""
         began = perf_counter()
-        found = await self.checked(with_files=with_files)
+        found = await self.checked(with_files=with_files, authority=authority)
         seconds = perf_counter() - began
         assert found, "log check has noticed nothing"
         said = [str(one) for one in found]
@@ -176,16 +178,16 @@ class Site:
 
     # -- what a forger does ----------------------------------------------------------------------------------------
 
-    async def appending(self, *statements: bytes, clock: Clock = utc_now) -> Appender:
-        """An appender that has been handed these, said by the newsletter, and has done nothing yet."""
+    async def appending(self, *statements: bytes, clock: Clock = utc_now, **options: Any) -> Appender:
+        """An appender that has been handed these, each said by whom it names, and has done nothing yet."""
         start = await self.world.next_offset()
-        messages = [self.world.message(raw) for raw in statements]
+        messages = [self.world.message(raw, source=parse(raw).source) for raw in statements]
         self.world.offsets[0] = start + len(messages)
-        return await self.world.appender(consumer=lambda: Handed(messages, start), clock=clock)
+        return await self.world.appender(consumer=lambda: Handed(messages, start), clock=clock, **options)
 
-    async def append(self, *statements: bytes, clock: Clock = utc_now) -> None:
+    async def append(self, *statements: bytes, clock: Clock = utc_now, **options: Any) -> None:
         """Append these in one batch, and sign them."""
-        appender = await self.appending(*statements, clock=clock)
+        appender = await self.appending(*statements, clock=clock, **options)
         await self.world.append(appender)
         await appender.drop()
         await self.world.seal(await self.world.sealer())
@@ -287,7 +289,9 @@ async def build(database: Database, folder: Path, spare: Sequence[Database]) -> 
         [said["Ben withdraws everything"], said["Carla consents again"]],
     ]
     settings = settings_of(database, NO_KAFKA, f"{database.name}.", folder)
-    create_secrets(settings.secrets_dir, os.urandom, ["newsletter", "marketing"], ["operator", "newsletter"], 1)
+    create_secrets(
+        settings.secrets_dir, os.urandom, ["newsletter", "marketing", "erasure"], ["operator", "newsletter"], 1
+    )
     await create_log(settings, 0)
     site = Site(World(settings, Secrets(settings.secrets_dir)), database, folder, said, batches, spare=spare)
     keys = site.world.secrets

@@ -19,8 +19,11 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from services.ledger import store
+from services.ledger.integrity.erasures import wrong_erasures
+from services.ledger.integrity.stamps import wrong_stamps
 from services.ledger.log_keys import KnownKey, known_keys, published
 from services.ledger.reader import commitment as reader
+from services.ledger.reader.authority import Authority, parse_authority
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.handover import Handover
 from services.ledger.reader.leaf import Event, MapRoot, parse_leaf
@@ -77,6 +80,8 @@ class Trusted:
     fresh_vkeys: Mapping[int, str] = field(default_factory=dict)
     notice_keys: Mapping[str, Ed25519PublicKey] = field(default_factory=dict)
     signer_dir: Path | None = None
+    authority: Authority | None = None
+    """Whose timestamps of checkpoints are believed."""
 
 
 async def check_log(
@@ -110,7 +115,11 @@ async def main(settings: Settings, shard: int | None, progress: Callable[[str], 
     notice_keys: Mapping[str, Ed25519PublicKey] = {}
     with suppress(Corrupt):
         notice_keys = secrets.notice_public_keys()
-    trusted = Trusted(secrets.keks(), vkeys, fresh_vkeys, notice_keys, settings.signer_dir)
+    authority = None
+    if settings.timestamp_authority is not None:
+        with suppress(OSError):
+            authority = parse_authority(settings.timestamp_authority.read_bytes())
+    trusted = Trusted(secrets.keks(), vkeys, fresh_vkeys, notice_keys, settings.signer_dir, authority)
     db = await Database.connect(settings.dsn("ledger"), "ledger", max_size=1)
     wrong: Counter[int] = Counter()
     sizes: dict[int, int] = {}
@@ -475,9 +484,11 @@ class _Shard:
 
     async def _check_counts(self) -> AsyncIterator[Finding]:
         """Rows that belong to nothing; and what has no payload must have been erased."""
-        lost = {row["index"] for row in await store.lost_records(self._db, self.shard)}
+        lost = await store.lost_records(self._db, self.shard)
+        # Of what a restore has listed as erased the label must have ended, as of anything else that is not there.
+        named = {row["index"] for row in lost if row["reason"] != "erased"}
         for index, label in self._without_payload:
-            if index in lost:
+            if index in named:
                 continue
             last = self._replica.map.get(label)
             leaf = None if last is None else await self._leaf(last.last_index)
@@ -495,6 +506,9 @@ class _Shard:
                 yield self._wrong("overtaken", f"index {index}", "is missing, or was not overtaken")
         async for finding in self._check_subjects():
             yield finding
+        replica, keks = self._replica, self._trusted.keks
+        async for wrong in wrong_erasures(self._db, self.shard, keks, replica.map, replica.erased):
+            yield self._wrong(*wrong)
 
     async def _leaf(self, index: int) -> bytes:
         (batch,) = await store.batches_between(self._db, self.shard, index, index + 1)
@@ -542,6 +556,8 @@ class _Shard:
 
     async def _check_beside(self, checkpoints: Sequence[Row]) -> AsyncIterator[Finding]:
         sealed = checkpoints[-1]["size"] if checkpoints else 0
+        for wrong in await wrong_stamps(self._db, self.shard, self._trusted.authority):
+            yield self._wrong(*wrong)
         cursor = await store.published(self._db, self.shard)
         if cursor > sealed:
             yield self._wrong("cursor", "next", f"is {cursor}, beyond the sealed size {sealed}")

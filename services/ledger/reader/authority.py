@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256, sha384, sha512
 from typing import Final
 
 from cryptography import x509
@@ -15,6 +16,11 @@ from services.ledger.reader.errors import Invalid
 
 ANSWER_LIMIT: Final = 64 * 1024
 AUTHORITY_LIMIT: Final = 256 * 1024
+_HASHES: Final = {
+    "2.16.840.1.101.3.4.2.1": sha256,
+    "2.16.840.1.101.3.4.2.2": sha384,
+    "2.16.840.1.101.3.4.2.3": sha512,
+}
 
 # DER (X.690): the tags of RFC 3161's answer, and the object identifiers on the way to what it says.
 _INTEGER, _OCTETS, _NAME, _TIME, _SEQUENCE, _SET, _EXPLICIT = 0x02, 0x04, 0x06, 0x18, 0x30, 0x31, 0xA0
@@ -55,6 +61,19 @@ class Authority:
             why = "does not verify: not granted, about something else, or signed by nobody the authority certifies"
             raise Invalid("timestamp 2", "the timestamp", why) from None
         return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def stated_time(answer: bytes, text: bytes) -> datetime:
+    """Return the time that a timestamp of this text says, whoever has made it; or raise Invalid."""
+    try:
+        stated = decode_timestamp_response(answer).tst_info
+        imprint, time = stated.message_imprint, stated.gen_time
+    except ValueError:
+        raise Invalid("timestamp 1", "the timestamp", "is no answer of RFC 3161") from None
+    hashed = _HASHES.get(imprint.hash_algorithm.dotted_string)
+    if hashed is None or hashed(text).digest() != imprint.message:
+        raise Invalid("timestamp 3", "the timestamp", "is about something else")
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def parse_authority(pem: bytes) -> Authority:
