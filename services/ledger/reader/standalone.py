@@ -1069,8 +1069,8 @@ class Mail:
         if len(found) != 1:
             raise Invalid(7, "the archived mail has not one DKIM signature")
         tags = _tags(found[0].decode("ascii", "replace"))
-        records = [one["record"] for one in keys if (one["domain"], one["selector"]) == (tags["d"].lower(), tags["s"])]
-        if not records:
+        key = _dkim_keys(keys).get((tags["d"].lower(), tags["s"]))
+        if key is None:
             return "the key of its DKIM signature is not in this bundle"
         if tags["v"] != "1" or tags["a"] != "rsa-sha256" or tags["c"] != "relaxed/relaxed" or "l" in tags:
             raise Invalid(7, "the DKIM signature is not rsa-sha256 over the whole body, relaxed/relaxed")
@@ -1086,14 +1086,23 @@ class Mail:
         signed = b"".join(_relaxed(name, left[name].pop()) + b"\r\n" for name in named if left.get(name))
         pieces = [part.partition(b"=") for part in found[0].split(b";")]
         empty = b";".join(n + e + (b"" if n.strip(b" \t\r\n") == b"b" else v) for n, e, v in pieces)
-        try:
-            key = rsa_key(base64.b64decode(_tags(records[0]).get("p", ""), validate=True))
-        except ValueError:
-            raise Invalid(7, "a DKIM key cannot be read") from None
         signature = unbase64(7, "the DKIM signature", tags["b"])
         if "from" not in named or not rsa_verify(key, signed + _relaxed("dkim-signature", empty), signature):
             raise Invalid(7, "the DKIM signature does not verify")
         return "DKIM: signed by {} (compare with selector {} of that domain's DNS)".format(tags["d"], tags["s"])
+
+
+def _dkim_keys(listed: list[dict[str, str]]) -> dict[tuple[str, str], tuple[int, int]]:
+    keys = {}
+    for one in listed:
+        name, record = (one["domain"].lower(), one["selector"]), _tags(one["record"])
+        if name in keys or record.get("v", "DKIM1") != "DKIM1" or record.get("k", "rsa") != "rsa":
+            raise Invalid(7, "a DKIM key is named twice or is no RSA key")
+        try:
+            keys[name] = rsa_key(base64.b64decode(record.get("p", ""), validate=True))
+        except ValueError:
+            raise Invalid(7, "a DKIM key cannot be read") from None
+    return keys
 
 
 def _tags(text: str) -> dict[str, str]:

@@ -312,3 +312,11 @@ def test_a_dkim_key_of_somebody_else_is_refused_by_both() -> None:
         keys["keys"][0]["record"] = "v=DKIM1; k=rsa; p=" + base64.b64encode(spki).decode()
 
     assert verdicts(mended(with_json(files(), DKIM_KEYS, swap))) == ("7", "7")
+
+
+@pytest.mark.parametrize("record", ["v=DKIM2; k=rsa; p=", "k=dsa; p=", "v=DKIM1; k=rsa; p="])
+def test_a_dkim_record_that_is_no_rsa_key_is_refused_by_both(record: str) -> None:
+    def spoil(keys: dict[str, list[dict[str, str]]]) -> None:
+        keys["keys"][0]["record"] = record
+
+    assert verdicts(mended(with_json(files(), DKIM_KEYS, spoil))) == ("7", "7")
