@@ -115,11 +115,9 @@ async def main(settings: Settings, shard: int | None, progress: Callable[[str], 
     notice_keys: Mapping[str, Ed25519PublicKey] = {}
     with suppress(Corrupt):
         notice_keys = secrets.notice_public_keys()
-    authority = None
-    if settings.timestamp_authority is not None:
-        with suppress(OSError):
-            authority = parse_authority(settings.timestamp_authority.read_bytes())
-    trusted = Trusted(secrets.keks(), vkeys, fresh_vkeys, notice_keys, settings.signer_dir, authority)
+    trusted = Trusted(
+        secrets.keks(), vkeys, fresh_vkeys, notice_keys, settings.signer_dir, _authority(settings, progress)
+    )
     db = await Database.connect(settings.dsn("ledger"), "ledger", max_size=1)
     wrong: Counter[int] = Counter()
     sizes: dict[int, int] = {}
@@ -148,6 +146,17 @@ async def main(settings: Settings, shard: int | None, progress: Callable[[str], 
         print(f"shard {number}: {count} statements are listed as lost by a restore (table lost_record)")  # noqa: T201
     print(f"{rows} wrong rows" if rows else f"all {leaves} leaves of {len(sizes)} log(s) verify")  # noqa: T201
     return 1 if rows else 0
+
+
+def _authority(settings: Settings, progress: Callable[[str], None]) -> Authority | None:
+    """Whose timestamps are believed, if that is known here."""
+    if settings.timestamp_authority is None:
+        return None
+    try:
+        return parse_authority(settings.timestamp_authority.read_bytes())
+    except (OSError, Invalid) as error:
+        progress(f"timestamps are held against their checkpoints alone, not against their authority: {error}")
+        return None
 
 
 class _Shard:
