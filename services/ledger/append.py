@@ -122,6 +122,11 @@ with h as (
     update ending e set ended = o.index
     from h, unnest($56::text[], $57::text[], $58::bigint[]) o (subject, matter, index)
     where e.subject = o.subject and e.matter = o.matter
+), add_repetitions as (
+    insert into empty_number (shard, source, first, last, why)
+    select $1, r.source, r.sequence, r.sequence, 'repetition'
+    from h, unnest($59::text[], $60::bigint[]) r (source, sequence)
+    on conflict do nothing
 )
 select pg_notify(channel, '') from h, unnest($51::text[]) channel
 """
@@ -470,7 +475,8 @@ class Appender:
         still_open = await store.open_incidents(self._db, self.shard, store.SEQUENCE_GAP)
         for source in waiting.keys() - still_open:
             upto = max(waiting[source].beyond)
-            await store.pass_over_gap(self._db, self.shard, source, head.size, upto)
+            missing = waiting[source].contiguous + 1
+            await store.pass_over_gap(self._db, self.shard, source, head.size, missing, upto)
             head.sequences[source] = Sequences(upto)
             log.warning("gap-passed-over", shard=self.shard, source=source, upto=upto)
 
@@ -566,4 +572,6 @@ def arguments(prepared: Prepared) -> list[Any]:
         [subject for subject, _, _ in prepared.ended],
         [matter for _, matter, _ in prepared.ended],
         [index for _, _, index in prepared.ended],
+        [source for source, _ in prepared.repetitions],
+        [sequence for _, sequence in prepared.repetitions],
     ]

@@ -72,6 +72,8 @@ class Prepared:
     progress: dict[str, int] = field(default_factory=dict)
     """source → contiguous"""
     arrived: list[tuple[str, int]] = field(default_factory=list)
+    repetitions: list[tuple[str, int]] = field(default_factory=list)
+    """source, sequence: a new number for what stands under another, so nothing of its own stands under it"""
     opened: list[tuple[str, str, str]] = field(default_factory=list)
     """kind, about, detail"""
     closed: list[tuple[str, str]] = field(default_factory=list)
@@ -178,6 +180,8 @@ class Prepare:
         before = prepared.names.get(name) or known.names.get(name)
         if before == item.statement_hash:
             prepared.duplicates += 1
+            if item.sequence and not repeated:
+                prepared.repetitions.append((item.source, item.sequence))
             return False
         if before is not None:
             _reject(

@@ -401,19 +401,24 @@ async def forget_sealed_progress(db: Queries, shard: int) -> None:
     )
 
 
-async def pass_over_gap(db: Queries, shard: int, source: str, size: int, upto: int) -> None:
-    """Count every sequence of a source as arrived, `upto` included: a person has given up the missing ones."""
+async def pass_over_gap(db: Queries, shard: int, source: str, size: int, missing: int, upto: int) -> None:
+    """Count every sequence of a source as arrived, from the first that is missing, `upto` included: a person has given
+    up what is missing among them."""
     await db.fetch(
         """with passed as (
                insert into progress (shard, source, size, contiguous) values ($1, $2, $3, $4)
                on conflict (shard, source, size) do update
                    set contiguous = greatest(progress.contiguous, excluded.contiguous) returning 1
-           ), filled as (delete from arrived where shard = $1 and source = $2 and sequence <= $4)
+           ), filled as (delete from arrived where shard = $1 and source = $2 and sequence <= $4
+           ), given_up as (
+               insert into empty_number (shard, source, first, last, why) values ($1, $2, $5, $4, 'given-up')
+               on conflict do nothing)
            select pg_notify('ledger_sealed', '') from passed""",
         shard,
         source,
         size,
         upto,
+        missing,
     )
 
 
@@ -452,6 +457,13 @@ async def newest_checkpoint(db: Queries, shard: int) -> Row | None:
     """The last checkpoint that was signed: size, root, note."""
     return await db.fetchrow(
         "select size, root, note from checkpoint where shard = $1 order by size desc limit 1", shard
+    )
+
+
+async def checkpoints_behind(db: Queries, shard: int, size: int) -> list[Row]:
+    """Every checkpoint of a larger size than this, the smallest first: size, previous, root, note."""
+    return await db.fetch(
+        "select size, previous, root, note from checkpoint where shard = $1 and size > $2 order by size", shard, size
     )
 
 

@@ -159,6 +159,8 @@ async def test_the_appender_cannot_sign_and_the_signer_cannot_append(catalogue: 
     reading = ("leaf_batch", "tile", "head", "payload", "checkpoint", "fresh")
     assert [table for table in reading if await writes("ledger", table)] == []
     assert [table for table in reading if await writes("ledger_publish", table)] == []
+    tables = [row["name"] for row in await catalogue.fetch(OURS, ["ledger"]) if row["kind"] == "r"]
+    assert {table for table in tables if await writes("ledger_check", table)} == {"incident", "log_check"}
     # The question is put in a way that has another answer, too.
     assert await writes("ledger_append", "leaf_batch")
     assert await writes("ledger_seal", "checkpoint")

@@ -18,8 +18,9 @@ import asyncpg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services.ledger.append import Appender
+from services.ledger.integrity.finding import Finding, Trusted
 from services.ledger.procedures.create import create_log
-from services.ledger.procedures.log_check import Finding, Trusted, check_log
+from services.ledger.procedures.log_check import check_log
 from services.ledger.proofs import receipt as receipts
 from services.ledger.proofs.history import Histories
 from services.ledger.proofs.receipt import Snapshot

@@ -43,6 +43,21 @@ LATE = "the signer until its next start; it reads old rows only then"
         sql="update tile set hashes = set_byte(hashes, 5 * 32, get_byte(hashes, 5 * 32) # 1)",
     ),
     Attack(
+        "alter",
+        "a number that has not arrived, among those that came early",
+        DATABASE,
+        {Check.LOG_CHECK: "arrived, shard 0, source newsletter: number 309 counts as arrived, and nothing stands"},
+        sql="insert into arrived values (0, 'newsletter', 309)",
+    ),
+    Attack(
+        "alter",
+        "how fresh a source was heard, by a year ahead",
+        DATABASE,
+        {Check.LOG_CHECK: "source_mark, shard 0, source newsletter: lies in the future"},
+        blind="nobody notices a mark that is set to now: it then says what the next true one would say",
+        sql="insert into source_mark values (0, 'newsletter', 306, now() + interval '1 year')",
+    ),
+    Attack(
         "delete",
         "one batch of leaves, with its statement",
         DATABASE,
@@ -149,6 +164,23 @@ LATE = "the signer until its next start; it reads old rows only then"
         DATABASE,
         {Check.LOG_CHECK: "head, shard 0, map_root: is not that of the leaves"},
         sql="update head set map_root = (select substring(leaves from 99 for 32) from leaf_batch where first = 5)",
+    ),
+    Attack(
+        "drop a withdrawal",
+        "one that never left the newsletter: counted as arrived, so that its outbox lets it go",
+        (Needs.DATABASE, Needs.KAFKA),
+        {Check.LOG_CHECK: "progress, shard 0, source newsletter: number 307 counts as arrived, and nothing stands"},
+        blind="the newsletter, which believes that it is sealed; the person's signed acceptance shows it, too",
+        sql="update progress set contiguous = contiguous + 1",
+    ),
+    Attack(
+        "drop a withdrawal",
+        "one that never left the newsletter, given up in the ledger's name",
+        (Needs.DATABASE, Needs.KAFKA),
+        {Check.LOG_CHECK: "progress, shard 0, source newsletter: number 307 counts as arrived, and nothing stands"},
+        blind="anybody, if that somebody has closed a gap is written into the list of incidents, too",
+        sql="""insert into empty_number values (0, 'newsletter', 307, 307, 'given-up');
+               update progress set contiguous = contiguous + 1""",
     ),
     Attack(
         "drop a withdrawal",

@@ -26,6 +26,8 @@ SCHEMAS: Final = {
 }
 READS_EVERYTHING: Final = {
     "services/ledger/procedures/log_check.py": "its work is to read everything",
+    "services/ledger/integrity/beside.py": "as that",
+    "services/ledger/integrity/numbers.py": "of the numbers of erased statements nothing else tells",
     "services/ledger/procedures/create.py": "runs once, on an empty log",
     "services/ledger/procedures/tail.py": "runs after an accident, while nothing is appended",
     "services/ledger/procedures/restore.py": "runs after a backup was restored, while nothing is appended",
@@ -37,7 +39,7 @@ SMALL: Final = {
     "erasure": {"outbox_sequence", "outbox_progress"},
     "marketing": {"outbox_sequence", "outbox_progress", "position", "audience", "audience_hour", "audience_position"},
     "ledger": {"log", "head", "source_mark", "progress", "arrived", "fresh", "cursor", "log_check", "witness"}
-    | {"dropped_tail", "dropped_row", "ending", "lost_record", "key_file", "log_key"}
+    | {"dropped_tail", "dropped_row", "ending", "lost_record", "key_file", "log_key", "empty_number"}
     | {"map_snapshot"},
 }
 """As many rows as there are shards, sources, notices, purposes, hours, witnesses, accidents, or messages and erasures

@@ -13,7 +13,8 @@ import pytest
 
 from services.ledger import store
 from services.ledger.append import Fenced
-from services.ledger.procedures.log_check import Finding, Trusted, check_log
+from services.ledger.integrity.finding import Finding, Trusted
+from services.ledger.procedures.log_check import check_log
 from services.ledger.procedures.tail import Tail, drop_tail
 from shared.clock import utc_now
 from shared.errors import Corrupt, Refused

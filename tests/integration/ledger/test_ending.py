@@ -13,8 +13,9 @@ import pytest
 
 from services.ledger.append import Appender, Stale
 from services.ledger.destroy import Destroyer
+from services.ledger.integrity.finding import Finding, Trusted
 from services.ledger.keks import Keks
-from services.ledger.procedures.log_check import Finding, Trusted, check_log
+from services.ledger.procedures.log_check import check_log
 from services.ledger.reader.leaf import Erasure, parse_leaf
 from services.ledger.reader.replica import Replica
 from services.ledger.store import add_attachment

@@ -12,7 +12,8 @@ from random import Random
 
 import pytest
 
-from services.ledger.procedures.log_check import Finding, Progress, Trusted, check_log, main
+from services.ledger.integrity.finding import Finding, Progress, Trusted
+from services.ledger.procedures.log_check import check_log, main
 from services.ledger.reader.note import CosignatureSigner, Signer
 from services.ledger.store import add_attachment
 from shared.clock import utc_now

@@ -15,8 +15,9 @@ import pytest
 from aiohttp import web
 
 from services.ledger import store
+from services.ledger.integrity.finding import Finding, Trusted
 from services.ledger.key_file import kept_keys
-from services.ledger.procedures.log_check import Finding, Trusted, check_log
+from services.ledger.procedures.log_check import check_log
 from services.ledger.procedures.restore import Restored, restore
 from shared.clock import utc_now
 from shared.errors import Corrupt, Refused

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from services.ledger import store
+from services.ledger.integrity.finding import Finding, Trusted
 from services.ledger.log_keys import known_keys, signers, vkey_of
-from services.ledger.procedures.log_check import Finding, Trusted, check_log
+from services.ledger.procedures.log_check import check_log
 from services.ledger.procedures.rotate import retire_key, rotate_key
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.policy import LogKey, Policy, parse_log_keys
