@@ -317,17 +317,24 @@ ROWS: Final = (
         [
             Graph(
                 "Wrong rows",
-                "What the last `consent-ledger log check` named.",
+                "What the last check of the whole log named, and what the check behind the signer came by since.",
                 NUMBER,
                 [("max by (shard) (ledger_check_findings)", "shard {{shard}}")],
                 1,
             ),
             Graph(
                 "Time since the last check",
-                "Once a week at least.",
+                "Of the whole log: some hours, or as long as it takes.",
                 SECONDS,
                 [("max by (shard) (ledger_check_age_seconds)", "shard {{shard}}")],
                 8 * 86400,
+            ),
+            Graph(
+                "How far the check is behind the signer",
+                "Time since everything that was signed had been checked.",
+                SECONDS,
+                [("max by (shard) (ledger_check_behind_seconds)", "shard {{shard}}")],
+                300,
             ),
             Graph(
                 "Time since a witness cosigned",

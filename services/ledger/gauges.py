@@ -30,8 +30,18 @@ class Gauges:
         self._findings = metrics.gauge("check_findings", "Wrong rows that the last check of the log named", of_shard)
         self._incidents = metrics.gauge("open_incidents", "Incidents that wait for a person", ("kind",))
         self._rejects = metrics.gauge("unhandled_rejects", "Messages rejected that wait for a person", ("reason",))
+        self._behind = metrics.gauge(
+            "check_behind_seconds", "Time since everything that is signed was checked, by the running check", of_shard
+        )
         metrics.at_scrape(
-            self._read_log, self._leaves, self._unsealed, self._fresh, self._marks, self._checked, self._findings
+            self._read_log,
+            self._leaves,
+            self._unsealed,
+            self._fresh,
+            self._marks,
+            self._checked,
+            self._findings,
+            self._behind,
         )
         self._witnesses = metrics.gauge(
             "witness_age_seconds", "Time since a witness last cosigned, or since we know it", ("shard", "witness")
@@ -46,12 +56,13 @@ class Gauges:
     async def _read_log(self) -> None:
         for row in await store.stages(self._db):
             shard = str(row["shard"])
-            for stage in ("appended", "sealed", "published"):
+            for stage in ("appended", "sealed", "published", "checked"):
                 self._leaves.labels(shard, stage).set(row[stage])
             self._unsealed.labels(shard).set(self._age_of(row["oldest_unsealed"]))
             self._fresh.labels(shard).set(row["fresh_seconds"])
             self._checked.labels(shard).set(row["check_seconds"])
             self._findings.labels(shard).set(row["findings"])
+            self._behind.labels(shard).set(row["behind_seconds"])
         for row in await store.mark_ages(self._db):
             self._marks.labels(str(row["shard"]), row["source"]).set(row["seconds"])
 

@@ -1,14 +1,16 @@
-"""The wiring of the ledger's three processes: the API, the appender, and the signer with the publisher."""
+"""The wiring of the ledger's three processes: the API, the appender, and the signer with publisher and check."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import os
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from services.ledger import store
 from services.ledger.api import evidence as evidence_api
@@ -23,6 +25,8 @@ from services.ledger.check import admission
 from services.ledger.destroy import Destroyer
 from services.ledger.evidence.signature import PdfSignature
 from services.ledger.gauges import Gauges
+from services.ledger.integrity.finding import Trusted
+from services.ledger.integrity.running import RunningCheck
 from services.ledger.keks import Keks
 from services.ledger.log_keys import known_keys, signers
 from services.ledger.outside.timestamps import Timestamps, answers
@@ -41,7 +45,7 @@ from shared.access import Access
 from shared.client import ServiceClient
 from shared.clock import utc_now
 from shared.database import Database
-from shared.errors import Refused
+from shared.errors import Corrupt, Refused
 from shared.kafka import Consumer, Producer
 from shared.limits import Limits
 from shared.metrics import Metrics
@@ -173,6 +177,8 @@ async def open_seal(settings: Settings) -> Running:
         opened.push_async_callback(db.close)
         publisher_db = await Database.connect(settings.dsn("ledger_publish"), "ledger")
         opened.push_async_callback(publisher_db.close)
+        check_db = await Database.connect(settings.dsn("ledger_check"), "ledger", max_size=3)
+        opened.push_async_callback(check_db.close)
         opened.push_async_callback(producer.stop)
         opened.push_async_callback(outside.close)
         # From the table, not from the settings: an origin is fixed when the log is created.
@@ -185,7 +191,11 @@ async def open_seal(settings: Settings) -> Running:
         # Before anything is signed: a witness that has seen more than our database shows that it was rolled back.
         await asyncio.gather(*(one.ask() for one in witnesses))
         close = opened.pop_all().aclose
+    notice_keys: Mapping[str, Ed25519PublicKey] = {}
+    with suppress(Corrupt):  # where they are not at hand, tokens are not looked at
+        notice_keys = secrets.notice_public_keys()
     for shard, origin in origins.items():
+        fresh = CosignatureSigner(f"{origin}/fresh", secrets.fresh_key(shard))
         sealer = Sealer(
             shard,
             origin,
@@ -193,7 +203,7 @@ async def open_seal(settings: Settings) -> Running:
             publisher_db,
             settings.signer_dir,
             keys[shard],
-            CosignatureSigner(f"{origin}/fresh", secrets.fresh_key(shard)),
+            fresh,
             utc_now,
             metrics,
         )
@@ -211,6 +221,17 @@ async def open_seal(settings: Settings) -> Running:
         )
         publishers.append(publisher)
         tasks[f"ledger.publish.{shard}"] = publisher.run
+        # It is given what verifies, and nothing that signs.
+        trusted = Trusted(
+            Keks(secrets.keks),
+            {shard: keys[shard][-1].vkey},
+            {shard: fresh.vkey},
+            notice_keys,
+            settings.signer_dir,
+            _authority(settings) if settings.timestamp_url else None,
+        )
+        checking = RunningCheck(shard, check_db, trusted, publisher_db.listen("ledger_sealed"), utc_now)
+        tasks[f"ledger.check.{shard}"] = checking.run
     answers(metrics)
     if settings.timestamp_url:
         authority = _authority(settings)

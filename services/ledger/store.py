@@ -15,6 +15,7 @@ SEQUENCE_GAP: Final = "sequence-gap"
 POSITION_GONE: Final = "position-gone"
 TAIL_DROPPED: Final = "tail-dropped"
 RECORDS_LOST: Final = "records-lost"
+WRONG_ROW: Final = "wrong-row"
 
 _REPLAYED_ROWS: Final = 64
 _KEYS_AT_ONCE: Final = 5000
@@ -460,10 +461,14 @@ async def newest_checkpoint(db: Queries, shard: int) -> Row | None:
     )
 
 
-async def checkpoints_behind(db: Queries, shard: int, size: int) -> list[Row]:
-    """Every checkpoint of a larger size than this, the smallest first: size, previous, root, note."""
+async def checkpoints_behind(db: Queries, shard: int, size: int, limit: int | None = None) -> list[Row]:
+    """The checkpoints of larger sizes than this, the smallest first: size, previous, root, note."""
     return await db.fetch(
-        "select size, previous, root, note from checkpoint where shard = $1 and size > $2 order by size", shard, size
+        """select size, previous, root, note from checkpoint
+           where shard = $1 and size > $2 order by size limit $3""",
+        shard,
+        size,
+        limit,
     )
 
 
@@ -710,7 +715,9 @@ async def stages(db: Queries) -> list[Row]:
                    where b.shard = l.shard and b.first >= c.size order by b.first limit 1) as oldest_unsealed,
                   extract(epoch from clock_timestamp() - coalesce(f.signed_at, l.created_at))::float8 as fresh_seconds,
                   extract(epoch from clock_timestamp() - coalesce(k.checked_at, l.created_at))::float8 as check_seconds,
-                  coalesce(k.findings, 0) as findings
+                  coalesce(k.findings, 0) as findings, coalesce(k.followed, 0) as checked,
+                  extract(epoch from clock_timestamp() - coalesce(k.followed_at, l.created_at))::float8
+                      as behind_seconds
            from log l join head h using (shard) join cursor u using (shard)
                 left join fresh f using (shard) left join log_check k using (shard)
                 cross join lateral (select coalesce(max(size), 0) as size from checkpoint where shard = l.shard) c"""
@@ -742,6 +749,29 @@ async def put_check(db: Queries, shard: int, findings: int, now: datetime) -> No
            on conflict (shard) do update set findings = excluded.findings, checked_at = excluded.checked_at""",
         shard,
         findings,
+        now,
+    )
+
+
+async def put_findings(db: Queries, shard: int, findings: int, now: datetime) -> None:
+    """Note that there are wrong rows, until a check of the whole log has counted them."""
+    await db.execute(
+        """insert into log_check (shard, findings, checked_at) values ($1, $2, $3)
+           on conflict (shard) do update set findings = greatest(log_check.findings, excluded.findings)""",
+        shard,
+        findings,
+        now,
+    )
+
+
+async def put_followed(db: Queries, shard: int, size: int, now: datetime) -> None:
+    """Note that everything that is signed now, so many leaves, has been checked."""
+    await db.execute(
+        """insert into log_check as c (shard, findings, checked_at, followed, followed_at)
+           select shard, 0, created_at, $2, $3 from log where shard = $1
+           on conflict (shard) do update set followed = excluded.followed, followed_at = excluded.followed_at""",
+        shard,
+        size,
         now,
     )
 

@@ -280,6 +280,32 @@ def test_a_row_that_was_altered_and_a_check_that_nobody_runs(
     assert "verify" in installation.command("log", "check")
 
 
+def test_a_row_that_the_check_behind_the_signer_finds(
+    installation: Installation, world: World, mails: Moody, prometheus: Prometheus
+) -> None:
+    """IncidentOpen and LogCheckFailed, without anybody having looked; dealt with as the runbook says."""
+    asks(world, mails)
+    world.sql("insert into ledger.arrived values (0, 'newsletter', 999999)")
+    fired = prometheus.fires("IncidentOpen", "LogCheckFailed")
+    assert {one.labels["kind"] for one in fired if one.name == "IncidentOpen"} == {"wrong-row"}
+    number = world.sql("select number from ledger.incident where closed_at is null")
+    listed = installation.command("incidents", "list")
+    assert "source newsletter: number 999999 counts as arrived, and nothing stands under it" in listed
+    with pytest.raises(CommandFailed) as failed:
+        installation.command("log", "check")
+    assert "wrong: arrived, shard 0, source newsletter" in failed.value.printed
+    world.sql("delete from ledger.arrived where sequence = 999999")
+    assert "verify" in installation.command("log", "check")
+    installation.command("incidents", "close", number, "--by", "Ina Beispiel", "--reason", "our own test")
+
+
+def test_a_check_that_stands_still(world: World, prometheus: Prometheus) -> None:
+    """CheckBehind; it goes on by itself."""
+    long_ago = "update ledger.log_check set followed_at = least(followed_at, now() - interval '1 hour')"
+    with session(world, "lock table ledger.lost_record in access exclusive mode"):
+        prometheus.fires("CheckBehind", meanwhile=lambda: world.sql(long_ago))
+
+
 def test_a_witness_that_says_nothing(world: World, prometheus: Prometheus) -> None:
     """WitnessSilent; one that is no longer wanted is gone with the next start of the signer."""
     world.sql(

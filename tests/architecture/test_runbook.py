@@ -120,6 +120,7 @@ def test_every_address_in_the_runbook_is_one_of_ours() -> None:
 def test_every_kind_of_incident_is_explained() -> None:
     kinds = {prepare.ID_REUSED, prepare.SEQUENCE_REUSED, prepare.UNCOUNTED, seal.AHEAD_OF_CLOCK}
     kinds |= {store.SIGNER_DISAGREES, store.SEQUENCE_GAP, store.POSITION_GONE, store.TAIL_DROPPED, store.RECORDS_LOST}
+    kinds |= {store.WRONG_ROW}
     kinds |= {witnesses.KNOWS_MORE, witnesses.DISAGREES}
     explained = re.findall(
         r"`([a-z-]+)`", "".join(re.findall(r"^\| (`.*?) \|", SECTIONS["IncidentOpen"], re.MULTILINE))
@@ -136,7 +137,8 @@ def test_every_event_that_the_runbook_looks_for_is_logged() -> None:
     }
     named = {
         "task-failed", "mail-deferred", "relay-waits", "not-sealed-in-time", "reading-anew", "rejected", "disagrees",
-        "ahead-of-clock", "waiting", "witness-silent", "follower-waits", "doubtful-message", "corrupt", "clocks-differ",
+        "ahead-of-clock", "waiting", "witness-silent", "follower-waits",
+        "wrong-row", "check-failed", "doubtful-message", "corrupt", "clocks-differ",
     }  # fmt: skip
     assert {event for event in named if f"`{event}`" in RUNBOOK} == named
     assert named <= logged

@@ -145,15 +145,15 @@ class Leaves:
 
 
 async def resume(db: Queries, shard: int, size: int, root: bytes, pace: Pace) -> tuple[Leaves, Replica]:
-    """The replay of a log as it stands at a size whose root was signed: the tree from its tiles, the map from its leaves.
+    """The replay of a log as it stands at a size that was signed: its tree from the tiles, its map from all leaves.
 
-    Invalid unless the tree has that root, and the map the root of the MAP_ROOT that ends it. No single leaf was looked
-    at: that is for whoever replays from the beginning.
+    Invalid unless the tree has the root that was signed, and the map the root of the MAP_ROOT that ends it. No single
+    leaf was looked at: that is for whoever replays from the beginning.
     """
     unfinished = await _unfinished(db, shard, size)
     tree = Tree.of(size, [one for level in reversed(unfinished) for one in perfect(level)])
     if tree.root() != root:
-        raise Invalid("resume", "the tree", f"that the tiles make does not have the root signed for size {size}")
+        raise Invalid("resume", "tile", f"they do not lead to the root that was signed for size {size}")
     fresh = Replica()
     last: Leaf | None = None
     recorded_at, index, erased = 0, 0, set[bytes]()
@@ -171,7 +171,7 @@ async def resume(db: Queries, shard: int, size: int, root: bytes, pace: Pace) ->
     # In a thread: a second for a million labels, in which whoever shares this process must go on.
     map_root = await asyncio.to_thread(fresh.map.root)
     if not isinstance(last, MapRoot) or (last.map_root, last.labels) != (map_root, len(fresh.map)):
-        raise Invalid("resume", f"the MAP_ROOT at {size - 1}", "is not that of the leaves before it")
+        raise Invalid("resume", "leaf_batch", f"the leaves do not lead to the MAP_ROOT at {size - 1}")
     replica = Replica.resume(tree, fresh.map, erased, recorded_at, size - 1)
     return Leaves(shard, replica, unfinished=unfinished), replica
 
@@ -189,10 +189,10 @@ async def _unfinished(db: Queries, shard: int, size: int) -> list[list[bytes]]:
         rows = await store.tiles(db, shard, level - 1, list(range(first, first + width)))
         hashes = {row["n"]: bytes(row["hashes"]) for row in rows}
         if len(hashes) != width:
-            raise Invalid("resume", f"a tile of level {level - 1}", "is missing")
+            raise Invalid("resume", "tile", f"one of level {level - 1} is missing")
         levels.append([root_of(_hashes(hashes[n])) for n in range(first, first + width)])
     if len(levels[0]) != size % TILE:
-        raise Invalid("resume", "a leaf of the last tile", "is missing")
+        raise Invalid("resume", "leaf_batch", f"not all leaves up to {size - 1} are there")
     return levels
 
 

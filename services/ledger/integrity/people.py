@@ -71,8 +71,8 @@ async def check_touched(db: Queries, shard: int, touched: Mapping[About, str | N
 async def check_some(
     db: Queries, shard: int, ring: KeyRing, some: Sequence[str], state_map: Map, size: int, blind: Collection[str]
 ) -> list[Finding]:
-    """As `check_everybody`, of these subjects, by what the log itself says of them. `state_map` is of a log that had this
-    size, and may have grown since: of what has moved meanwhile nothing is said."""
+    """As `check_everybody`, of these subjects, by what the log itself says of them. `state_map` is of the log when it
+    had this size, or later: of what has moved meanwhile nothing is said."""
     end = (await store.head(db, shard))["size"]
     moving = await _labels_between(db, shard, size, end)
     found: list[Finding] = []
