@@ -192,6 +192,32 @@ async def test_whoever_cannot_prove_to_be_the_publisher_is_not_heard(
     assert await follows.db.fetchval("select array_agg(kind) from folded") == ["event"]
 
 
+async def test_after_two_records_for_one_index_no_heartbeat_is_told_but_everything_is_folded(
+    follows: Follows, counterpart: Counterpart
+) -> None:
+    """Somebody has the publisher's key: what forbids still counts, and nothing is permitted any more."""
+    async with follows.following() as follower:
+        await follows.ready(follower)
+        forged = wire.RecordedValue(0, 0, b"\x01" + bytes(88), b"").encode()
+        await counterpart.publish(counterpart._published("leaf", 0, forged, PUBLISHER_KEY))
+
+        async def is_believed() -> bool:
+            return await follows.folded() == [0]
+
+        await until(is_believed)
+        true = counterpart.leaf_message(counterpart.record(withdrawal()))
+        await counterpart.publish(true, counterpart.heartbeat_message())
+
+        async def is_doubted() -> bool:
+            return "two different records" in str(follower.ready()["follower"])
+
+        await until(is_doubted)
+        await counterpart.publish(counterpart.leaf_message(counterpart.record(withdrawal())))
+        await until(follows.everything())
+        assert follower.heartbeat(0) is None
+    assert follows.heartbeats == []
+
+
 async def test_an_erased_index_is_folded_without_its_statement(follows: Follows, counterpart: Counterpart) -> None:
     given: list[Recorded] = []
 
