@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from services.ledger.gauges import Gauges
 from services.ledger.procedures.log_check import main
+from services.ledger.store import put_findings, put_followed
 from shared.clock import utc_now
 from shared.metrics import Metrics
 from tests.integration.ledger.world import given, new_subject
@@ -71,3 +72,16 @@ async def test_a_check_of_the_log_leaves_its_result_for_whoever_watches(world: W
     found = await seen(world)
     assert found['ledger_check_findings{shard="0"}'] == 0
     assert found['ledger_check_age_seconds{shard="0"}'] < 60
+
+
+async def test_how_far_the_check_is_behind_the_signer_is_known_while_it_stands_still(world: World) -> None:
+    checker = await world.database("ledger_check")
+    await put_followed(checker, 0, 1, utc_now() - timedelta(hours=1))
+    found = await seen(world)
+    assert found['ledger_log_leaves{shard="0",stage="checked"}'] == 1
+    assert 3599 < found['ledger_check_behind_seconds{shard="0"}'] < 3660
+    await put_findings(checker, 0, 2, utc_now())
+    await put_followed(checker, 0, 1, utc_now())
+    found = await seen(world)
+    assert found['ledger_check_behind_seconds{shard="0"}'] < 60
+    assert found['ledger_check_findings{shard="0"}'] == 2
