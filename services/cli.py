@@ -288,12 +288,17 @@ def log_vectors(
     raise typer.Exit(1 if result.disagreements else 0)
 
 
+Subject = Annotated[str, typer.Argument(help="The subject's id, as a receipt shows it.")]
+Matter = Annotated[str, typer.Argument(metavar="PURPOSE/CHANNEL", help="For example newsletter/email.")]
+
+
 @app.command()
 def evidence(
-    subject: Annotated[str, typer.Argument(help="The subject's id, as a receipt shows it.")],
-    matter: Annotated[str, typer.Argument(metavar="PURPOSE/CHANNEL")],
+    subject: Subject,
+    matter: Matter,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where to: FILE.zip, FILE.pdf to print, FILE.html checks itself.")
+        Path,
+        typer.Option("--output", "-o", help="FILE.pdf to print, FILE.html checks itself, any other name is the ZIP."),
     ],
     role: Annotated[str, typer.Option(help="In which role of the register you ask; recorded.")] = "compliance",
     reason: Annotated[str, typer.Option(help="Why; kept, and committed to in the log.")] = "evidence export",
@@ -312,8 +317,6 @@ def evidence(
     print(f"{output}: {report.conclusion}")
 
 
-Subject = Annotated[str, typer.Argument(help="The subject's id, as a receipt shows it.")]
-Matter = Annotated[str, typer.Argument(metavar="PURPOSE/CHANNEL", help="For example newsletter/email.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Where to write it; else standard output.")]
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import time
 
 from infra.local import story
-from infra.local.installation import Installation, port_is_free
+from infra.local.installation import COMMAND, Installation, port_is_free
 from infra.local.processes import InUse, NotStarted
 from infra.local.screen import Screen
 from infra.local.state import LOCAL, State
@@ -39,6 +40,17 @@ def _stop(*_: object) -> None:
     raise _Stopped
 
 
+def _for_a_shell(installation: Installation) -> str:
+    """Write what `consent-ledger` must know to speak to this demo, and return the line that takes it over."""
+    file = installation.folder / "environment"
+    given = {name: value for name, value in os.environ.items() if name.startswith("CONSENT_LEDGER_")}
+    settings = {**given, **installation.environment()}
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
+    lines.append(f'export PATH={shlex.quote(str(COMMAND.parent))}:"$PATH"')
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    return f". {shlex.quote(os.path.relpath(file))}"
+
+
 def _play(installation: Installation, began: float, *, once: bool) -> int:
     screen = Screen(sys.stdout)
     screen.title("Consent Ledger: everything on this machine")
@@ -50,6 +62,11 @@ def _play(installation: Installation, began: float, *, once: bool) -> int:
         return 0 if passed else EXIT_FAILED
     screen.note(
         f"Look around: {installation.base_url}/   mails: {installation.base_url}/inbox   Ctrl-C stops everything."
+    )
+    login = shlex.quote(os.path.relpath(installation.folder / "secrets" / "credential-demo.1"))
+    screen.note(
+        f"Who agrees right now: {installation.base_url}/marketing/audience   user demo, password: cat {login}\n"
+        f"For `consent-ledger …` as in README.md, in another terminal: {_for_a_shell(installation)}"
     )
     while True:
         for name, process in installation.processes.items():
@@ -70,7 +87,9 @@ def main() -> int:
             for left in state.left_behind:
                 print(f"demo: ended {left}, which an earlier run had left behind", file=sys.stderr)
             if not port_is_free(port):
-                print(f"demo: port {port} is in use; choose another: make demo PORT=8081", file=sys.stderr)
+                another = port + 1 if 1024 <= port < 65535 else 8081
+                why = "in use" if port >= 1024 else "in use or not for ordinary users"
+                print(f"demo: port {port} is {why}; choose another: make demo PORT={another}", file=sys.stderr)
                 return EXIT_IN_USE
             state.say(f"at http://localhost:{port}/")
             installation = Installation(state.folder, port=port, settings={"campaign_rate": CAMPAIGN_RATE})
