@@ -302,7 +302,7 @@ def evidence(
     ],
     role: Annotated[str, typer.Option(help="In which role of the register you ask; recorded.")] = "compliance",
     reason: Annotated[str, typer.Option(help="Why; kept, and committed to in the log.")] = "evidence export",
-    language: Annotated[str, typer.Option(help="Of PDF and page: de or en.")] = "de",
+    language: Annotated[Literal["de", "en"], typer.Option(help="Of PDF and page.")] = "de",
 ) -> None:
     """Export the evidence of one consent as one file: a canonical ZIP that `verify` checks offline, or with it inside
     a document to print or a page. That you asked, in which role and why, is recorded before you get it."""
@@ -376,10 +376,16 @@ def erase(
         str, typer.Argument(metavar="SUBJECT|ADDRESS", help="The subject's id, as a receipt shows it; or an address.")
     ],
     reason: Annotated[
-        str,
-        typer.Option(help="no-longer-needed, consent-withdrawn, objection, unlawful or legal-obligation (Art. 17(1))."),
+        Literal["no-longer-needed", "consent-withdrawn", "objection", "unlawful", "legal-obligation"],
+        typer.Option(
+            metavar="WHY",
+            help="no-longer-needed, consent-withdrawn, objection, unlawful or legal-obligation (Art. 17(1)).",
+        ),
     ],
-    by: Annotated[str, typer.Option(help="On whose word: person, staff, representative, controller.")] = "person",
+    by: Annotated[
+        Literal["person", "staff", "representative", "controller"],
+        typer.Option(metavar="WHO", help="On whose word: person, staff, representative, controller."),
+    ] = "person",
     wait: Annotated[float, typer.Option(help="Seconds to wait until every holder is done.")] = 30.0,
 ) -> None:
     """Order that a subject is erased everywhere, and say how far it is. What was proven of it stays proven.
