@@ -16,6 +16,7 @@ import typer
 from pydantic import ValidationError
 
 from shared.errors import Corrupt, Refused, Unavailable
+from shared.identifiers import is_subject
 from shared.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -288,7 +289,17 @@ def log_vectors(
     raise typer.Exit(1 if result.disagreements else 0)
 
 
-Subject = Annotated[str, typer.Argument(help="The subject's id, as a receipt shows it.")]
+def _subject(text: str) -> str:
+    if not is_subject(text):
+        raise typer.BadParameter("a subject's id looks like 0.01a2008d-7400-7c03-8f7d-bf8c9871f50f; a receipt shows it")
+    return text
+
+
+def _subject_or_address(text: str) -> str:
+    return text if "@" in text else _subject(text)
+
+
+Subject = Annotated[str, typer.Argument(help="The subject's id, as a receipt shows it.", callback=_subject)]
 Matter = Annotated[str, typer.Argument(metavar="PURPOSE/CHANNEL", help="For example newsletter/email.")]
 
 
@@ -373,7 +384,12 @@ def proof_consistency(
 @app.command()
 def erase(
     whom: Annotated[
-        str, typer.Argument(metavar="SUBJECT|ADDRESS", help="The subject's id, as a receipt shows it; or an address.")
+        str,
+        typer.Argument(
+            metavar="SUBJECT|ADDRESS",
+            help="The subject's id, as a receipt shows it; or an address.",
+            callback=_subject_or_address,
+        ),
     ],
     reason: Annotated[
         Literal["no-longer-needed", "consent-withdrawn", "objection", "unlawful", "legal-obligation"],
@@ -414,7 +430,10 @@ def hold(
 @app.command()
 def verify(
     file: Annotated[
-        Path, typer.Argument(help="A receipt, proof or timestamp (JSON), an evidence bundle (ZIP), a checkpoint.")
+        Path,
+        typer.Argument(
+            help="A receipt, proof or timestamp (JSON), an evidence bundle (ZIP), a checkpoint, an acceptance."
+        ),
     ],
     other: Annotated[
         Path | None, typer.Argument(help="A second one: is there anything in which both cannot be true?")

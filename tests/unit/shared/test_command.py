@@ -29,3 +29,19 @@ def test_a_wrong_setting_is_named_in_one_line_without_its_value() -> None:
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
     assert "CONSENT_LEDGER_SHARDS" in done.stderr
     assert "many-secrets" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("evidence", "ada@example.org", "newsletter/email", "-o", "opt-in.zip"), "0.01a2008d-7400-"),
+        (("proof", "latest", "nobody", "newsletter/email"), "0.01a2008d-7400-"),
+        (("erase", "nobody", "--reason", "consent-withdrawn"), "0.01a2008d-7400-"),
+        (("erase", "ada@example.org", "--reason", "because"), "no-longer-needed"),
+        (("erase", "ada@example.org", "--reason", "objection", "--by", "somebody"), "representative"),
+    ],
+)
+def test_who_and_why_are_looked_at_before_anybody_is_asked(arguments: tuple[str, ...], said: str) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
