@@ -73,6 +73,8 @@ class Log:
     by_subject: dict[str, list[Statement]] = field(default_factory=lambda: defaultdict(list))
     indexes: dict[str, int] = field(default_factory=dict)
     """of a statement, by its id"""
+    sent: dict[str, Statement] = field(default_factory=dict)
+    """each MessageSent by its id"""
 
     @classmethod
     def read(cls, world: World) -> Log:
@@ -84,6 +86,8 @@ class Log:
             log.statements.append(statement)
             log.indexes[statement.id] = judged.indexes[raw]
             log.by_subject[statement.subject].append(statement)
+            if statement.type == "MessageSent":
+                log.sent[statement.id] = statement
             before = log.standings[statement.subject]
             log.standings[statement.subject], overtaken = before.apply(statement, judged.indexes[raw])
             assert overtaken == matter.startswith("overtaken:")
@@ -96,9 +100,7 @@ class Log:
         return log
 
     def subject_of(self, mail: Arrived) -> str:
-        [sent] = [one for one in self.statements if one.id == mail.statement]
-        assert sent.type == "MessageSent"
-        return sent.subject
+        return self.sent[mail.statement].subject
 
     def permits(self, subject: str, purpose: str) -> bool:
         return self.standings[subject].permits(*purpose.split("/"))
@@ -173,20 +175,19 @@ def _nothing_came_after(crowd: Crowd, person: Person, left: Left, named: set[str
 
 def _each_mail_is_one_mail(log: Log, crowd: Crowd) -> None:
     """What came is what was recorded: advertising once, everything else at least once and alike."""
-    sent = {one.id: one for one in log.statements if one.type == "MessageSent"}
     used = {one.data.permit.id for one in log.statements if one.type == "ConsentUsed"}
     came: dict[str, list[Arrived]] = defaultdict(list)
     for mail in list(crowd.mails.arrived):
         came[mail.statement].append(mail)
     for statement, mails in came.items():
-        recorded = sent[statement]
+        recorded = log.sent[statement]
         assert recorded.data.kind == ("newsletter" if mails[0].kind == "issue" else mails[0].kind)
         assert recorded.data.outcome in {"accepted", "unknown"}
         assert len({(mail.to, mail.mail.raw) for mail in mails}) == 1
         if mails[0].kind == "issue":
             assert len(mails) == 1
             assert recorded.data.permit in used
-    for statement, recorded in sent.items():
+    for statement, recorded in log.sent.items():
         assert recorded.data.outcome != "accepted" or statement in came
 
 
