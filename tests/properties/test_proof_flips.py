@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from functools import cache
 
 import pytest
@@ -11,12 +12,22 @@ from hypothesis import strategies as st
 
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.verify import UNEXPECTED, kind_of, verify
+from shared.clock import rfc3339
 from tests.unit.proof.test_proof_file import ALL, true_one, withdrawn
 
 
 @cache
 def whole(kind: str) -> bytes:
     return json.dumps(true_one(kind)).encode()
+
+
+def is_another_moment(flipped: bytes) -> bool:
+    """Whether the file differs from the true one in the moment that it is asked about, and in nothing else."""
+    try:
+        value = json.loads(flipped)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and value | {"at": true_one("state")["at"]} == json.loads(whole("state"))
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -29,9 +40,29 @@ def test_any_bit_of_a_proof_file_counts(kind: str, place: int, bit: int) -> None
     if flipped.split() == data.split():
         return  # a blank between two members that became another blank
     assert kind_of(flipped) == "proof"
+    if kind == "state" and is_another_moment(flipped):
+        return  # it is another question, and its answer may be as true
     with pytest.raises(Invalid) as failure:
         verify(flipped, withdrawn().world.signer.vkey)
     assert failure.value.step != UNEXPECTED
+
+
+def test_of_another_moment_a_proof_says_only_what_was_so_then() -> None:
+    value = true_one("state")
+    at = datetime.fromisoformat(value["at"])
+    verdicts = set()
+    for seconds in range(-600, 7200, 211):
+        moment = rfc3339(at + timedelta(seconds=seconds))
+        try:
+            report = verify(json.dumps(value | {"at": moment}).encode(), withdrawn().world.signer.vkey)
+        except Invalid:
+            verdicts.add((seconds >= 0, "refused"))
+        else:
+            assert report is not None
+            assert f" at {moment}: consent holds" in report.conclusion
+            verdicts.add((seconds >= 0, "holds"))
+    # Between the consent and the withdrawal it held; before and after, this file proves nothing.
+    assert verdicts == {(False, "refused"), (True, "holds"), (True, "refused")}
 
 
 VALUES = st.recursive(
