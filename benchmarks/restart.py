@@ -104,7 +104,7 @@ async def _proofs(db: Database) -> int:
 async def _signer(made: Installation, db: Database, keys_db: Database) -> int:
     sealer = _sealer(made, db, keys_db)
     await sealer.open()
-    used = sealer._map_kept_at  # noqa: SLF001
+    used = sealer.map_kept_at
     sealer.close()
     return used
 

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import socket
+import subprocess
 import sys
 import time
 import urllib.error
@@ -193,8 +194,6 @@ class Installation:
 
     def command(self, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
         """Run `consent-ledger …` with these settings; what it printed, or RuntimeError."""
-        import subprocess  # noqa: PLC0415 - only commands need it
-
         done = subprocess.run(
             [str(COMMAND), *arguments],
             env={**os.environ, **self.environment(), **(environment or {})},

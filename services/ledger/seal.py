@@ -90,7 +90,8 @@ class Sealer:
         self._replica = Replica()
         self._stored = 0
         """Size of the newest checkpoint in PostgreSQL; what our files have beyond it is still to be stored."""
-        self._map_kept_at = 0
+        self.map_kept_at = 0
+        """Of which size the map beside our leaves is; 0: there is none."""
         self._keeping: asyncio.Task[None] | None = None
         self._fresh_at = float("-inf")
         self._waiting_for_clock = False
@@ -129,7 +130,7 @@ class Sealer:
         self.close()
         files = SignerFiles.open(self._directory, self.shard)
         try:
-            replica, self._map_kept_at = await asyncio.to_thread(signer_map.replica_of, files)
+            replica, self.map_kept_at = await asyncio.to_thread(signer_map.replica_of, files)
             await self._compare(files, replica)
             keys = KeyFile.open(files.folder)
             if not keys.exists:
@@ -141,7 +142,7 @@ class Sealer:
         await store.put_key_file(self._db, self.shard, keys.oldest_kek)
         await self._store_unstored()
         await self.renew()
-        log.info("signing", shard=self.shard, size=replica.size, map_of=self._map_kept_at)
+        log.info("signing", shard=self.shard, size=replica.size, map_of=self.map_kept_at)
 
     @property
     def is_open(self) -> bool:
@@ -222,8 +223,8 @@ class Sealer:
             if not self._keeping.done():
                 return
             self._keeping.result()  # what it cannot bear ends us, too
-        if signer_map.is_due(self._replica.size, self._map_kept_at, len(self._replica.map)):
-            self._map_kept_at = self._replica.size
+        if signer_map.is_due(self._replica.size, self.map_kept_at, len(self._replica.map)):
+            self.map_kept_at = self._replica.size
             self._keeping = asyncio.create_task(
                 self._write_map(signer_map.begin(files.folder, self._replica, files.end))
             )

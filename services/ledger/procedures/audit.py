@@ -290,15 +290,15 @@ def main(request: Request, progress: Callable[[str], None], *, as_json: bool) ->
         outcome = asyncio.run(audit(request, progress))
     except (Unavailable, KeyboardInterrupt):
         kept = "; what was replayed is in the position" if request.position is not None else ""
-        print(f"consent-ledger: not done: the log does not answer, or you ended it{kept}", file=sys.stderr)  # noqa: T201
+        print(f"consent-ledger: not done: the log does not answer, or you ended it{kept}", file=sys.stderr)
         return NOT_DONE
     except Refused as refused:
-        print(f"consent-ledger: {refused.message}", file=sys.stderr)  # noqa: T201
+        print(f"consent-ledger: {refused.message}", file=sys.stderr)
         return NOT_DONE
     except OSError as error:
-        print(f"consent-ledger: {error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201
+        print(f"consent-ledger: {error.filename}: {error.strerror}", file=sys.stderr)
         return NOT_DONE
-    print(json.dumps(_facts(outcome)) if as_json else _told(outcome))  # noqa: T201
+    print(json.dumps(_facts(outcome)) if as_json else _told(outcome))
     return outcome.status
 
 

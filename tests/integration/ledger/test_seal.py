@@ -252,12 +252,12 @@ async def test_the_signer_begins_with_the_map_it_kept_and_goes_on_as_if_it_had_r
     file = await kept_map(world, monkeypatch)
     with_map = await world.sealer()
     await with_map.open()
-    assert with_map._map_kept_at == 10
+    assert with_map.map_kept_at == 10
     with_map.close()
     file.unlink()
     without = await world.sealer()
     await without.open()
-    assert without._map_kept_at == 0
+    assert without.map_kept_at == 0
     without.close()
     one, other = with_map._replica, without._replica
     assert (one.size, one.tree_root(), one.map.root()) == (other.size, other.tree_root(), other.map.root())
@@ -276,5 +276,5 @@ async def test_a_damaged_map_is_left_aside(world: World, monkeypatch: pytest.Mon
         file.write_bytes(content)
         sealer = await world.sealer()
         await sealer.open()
-        assert (sealer._map_kept_at, sealer._replica.map.root()) == (0, await world.value("select map_root from head"))
+        assert (sealer.map_kept_at, sealer._replica.map.root()) == (0, await world.value("select map_root from head"))
         sealer.close()
