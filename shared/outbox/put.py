@@ -23,7 +23,11 @@ with accepted as (
     returning 1
 ), told as (
     select pg_notify(current_schema() || '_outbox', '') from (select count(*) from accepted) as counted
-    where not exists (select from outbox where sequence is null and sealed_at is null)
+    where (
+        select id from outbox
+        where sequence is null and sealed_at is null and accepted_at > statement_timestamp() - interval '1 second'
+        order by accepted_at desc limit 1
+    ) is null
 )
 select (select count(*) from accepted) as accepted, (select count(*) from told) as told
 """

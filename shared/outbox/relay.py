@@ -39,7 +39,8 @@ _CLOCKS_DIFFER_SECONDS: Final = 5.0
 # Taken before the numbering statement, which needs a snapshot that sees what an earlier relay numbered.
 _NUMBERING_ALONE = "lock table outbox_sequence in share row exclusive mode"
 # Sealed without a number: stated over HTTP, before this source had Kafka.
-_UNNUMBERED = "select exists (select from outbox where sequence is null and sealed_at is null)"
+# The newest: EXISTS would read every entry of the index that is dead and not gone.
+_UNNUMBERED = "select id from outbox where sequence is null and sealed_at is null order by accepted_at desc limit 1"
 _NUMBER = """
 with waiting as (
     select id, shard, row_number() over (partition by shard order by accepted_at, id) as place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -18,6 +19,7 @@ from shared.errors import Corrupt, Unavailable
 from shared.events import encode
 from shared.kafka import Producer
 from shared.outbox import Relay, put
+from shared.outbox.put import _PUT, AHEAD
 from tests.integration.shared.conftest import Site, withdrawal
 from tests.integration.shared.counterpart import KEY, Counterpart
 from tests.integration.shared.edges import Fault, FaultyDatabase, FaultyProducer
@@ -115,6 +117,32 @@ async def fail_after_putting(db: Database) -> None:
         async with db.transaction() as tx:
             await put(tx, [withdrawal()])
             raise ZeroDivisionError
+
+
+async def test_accepting_does_not_read_what_was_numbered_while_somebody_keeps_an_old_snapshot(
+    db: Database, probe_dsn: str
+) -> None:
+    rows = "select gen_random_uuid(), 0, repeat('x', 1000)::bytea, $1 from generate_series(1, 5000)"
+    async with db.transaction() as tx:
+        await tx.execute(
+            f"insert into outbox (id, shard, statement, accepted_at) {rows}", utc_now() - timedelta(minutes=1)
+        )
+    keeper = await asyncpg.connect(probe_dsn)
+    try:
+        async with keeper.transaction(isolation="repeatable_read"):
+            await keeper.fetchval("select count(*) from outbox")
+            await db.execute(
+                "update outbox set sequence = n from (select id, row_number() over () as n from outbox) t "
+                "where t.id = outbox.id"
+            )
+            one = withdrawal()
+            given = ([str(one.id)], [0], [encode(one)], parse_rfc3339(one.time), AHEAD)
+            async with db.transaction() as tx:
+                plan = await tx.fetch("explain (analyze, buffers, format text) " + _PUT, *given)
+    finally:
+        await keeper.close()
+    buffers = max(int(found) for row in plan for found in re.findall(r"shared hit=(\d+)", row[0]))
+    assert buffers < 50, "\n".join(row[0] for row in plan)
 
 
 async def test_numbers_have_no_gap_however_many_write_at_once(
