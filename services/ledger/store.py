@@ -40,15 +40,17 @@ async def origin(db: Queries, shard: int) -> str:
     return str(found)
 
 
+_LOGS: Final = """
+select l.shard, l.origin, coalesce(k.vkey, l.vkey) as vkey, l.fresh_vkey
+from log l left join lateral (
+    select vkey from log_key where shard = l.shard and since is not null and until is null
+    order by number desc limit 1) k on true
+"""
+
+
 async def logs(db: Queries) -> list[Row]:
     """Every log: shard, origin, vkey (of the newest key that signs), fresh_vkey."""
-    return await db.fetch(
-        """select l.shard, l.origin, coalesce(k.vkey, l.vkey) as vkey, l.fresh_vkey
-           from log l left join lateral (
-               select vkey from log_key where shard = l.shard and since is not null and until is null
-               order by number desc limit 1) k on true
-           order by l.shard"""
-    )
+    return await db.fetch(f"{_LOGS} order by l.shard")
 
 
 async def head(db: Queries, shard: int) -> Row:
@@ -190,6 +192,16 @@ async def subjects(db: Queries, names: Sequence[str]) -> list[Row]:
            from subject_key k left join matter m on m.subject = k.subject
            where k.subject = any($1) group by k.subject""",
         names,
+    )
+
+
+async def subject_in_log(db: Queries, name: str, shard: int) -> Row | None:
+    """A log as `logs` has it, with the wrapped key and the matters of one subject that is known in it."""
+    return await db.fetchrow(
+        f"""select l.*, k.wrapped, (select array_agg(matter) from matter where subject = k.subject) as matters
+            from ({_LOGS} where l.shard = $2) l join subject_key k on k.subject = $1 and k.shard = l.shard""",
+        name,
+        shard,
     )
 
 

@@ -19,7 +19,7 @@ from services.ledger.log.tiles import inclusion_proof
 from services.ledger.log.tree import GetHashes
 from services.ledger.proofs.sealed_map import SealedMaps
 from services.ledger.stored_tree import StoredHashes, leaves
-from shared.database import Database, Row
+from shared.database import Database
 from shared.errors import Corrupt, Refused
 from shared.events import EVERYTHING, Malformed, Statement, matter_of, parse
 from shared.events.matter import OVERTAKEN
@@ -90,11 +90,8 @@ class Histories:
 
         `under`: size and text of the checkpoint to prove it under; the newest if none is given.
         """
-        if not is_subject(subject):
-            raise unknown()
-        log = await self.log(shard_of(subject))
         # The key and its matters first: their leaves are appended by the same statement, so all of them are there.
-        secrets, matters = await self.secrets(log, subject)
+        log, secrets, matters = await self.known(subject)
         size, note = under or await self._checkpoint(log)
         labels = {secrets.label(matter): matter for matter in matters}
         newest = await self._newest(log, set(labels))
@@ -128,8 +125,7 @@ class Histories:
 
     async def of_acts(self, subject: str) -> Sequence[Statement]:
         """What was said by a subject and done for it, uses and messages apart; nothing while the map is read in."""
-        log = await self.log(shard_of(subject))
-        secrets, matters = await self.secrets(log, subject)
+        log, secrets, matters = await self.known(subject)
         labels = {secrets.label(matter) for matter in matters if not matter.startswith(_MANY)}
         placed = await self.maps.of(log.shard).newest(labels)
         if placed is None:
@@ -183,14 +179,15 @@ class Histories:
             raise Corrupt("checkpoint", f"shard {log.shard} has none")
         return served
 
-    async def secrets(self, log: Log, subject: str) -> tuple[SubjectSecrets, list[str]]:
-        """A subject's secrets, and the matters it has labels about; Refused 404 if there are none, or none any more."""
-        rows: list[Row] = await store.subjects(self.db, [subject])
-        if not rows:
+    async def known(self, subject: str) -> tuple[Log, SubjectSecrets, Sequence[str]]:
+        """A subject's log, its secrets, and the matters it has labels about; Refused 404 if there is no key, or none
+        any more."""
+        row = await store.subject_in_log(self.db, subject, shard_of(subject)) if is_subject(subject) else None
+        if row is None:
             raise unknown()
-        [row] = rows
-        matters = [matter for matter in row["matters"] if matter is not None]
-        return SubjectSecrets(unwrap(self.keks, subject, row["wrapped"]), log.origin, subject), matters
+        log = Log(row["shard"], row["origin"], row["vkey"], row["fresh_vkey"])
+        secrets = SubjectSecrets(unwrap(self.keks, subject, row["wrapped"]), log.origin, subject)
+        return log, secrets, row["matters"] or []
 
     async def _newest(self, log: Log, wanted: set[bytes]) -> dict[bytes, tuple[int, bytes]]:
         """The newest leaf of each label; a label that no leaf has is left out."""
