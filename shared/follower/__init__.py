@@ -1,6 +1,6 @@
 """Following the recorded history: one mechanism for every service that acts on facts.
 
-`follower.sql` is included by the migrations of every service that folds; who waits for what a fold did is woken by it.
+`follower.sql` and `believed.sql` are included by the migrations of every service that folds.
 """
 
 from shared.follower.follower import Follower

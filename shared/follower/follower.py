@@ -37,10 +37,12 @@ _CONTRADICTED: Final = "two different records came for one index: rebuild from t
 
 _KNOWN = "insert into position (shard) select * from unnest($1::integer[]) on conflict do nothing"
 _WHERE = "select next from position where shard = $1"
+_EARLIER = "select next, leaf, contradicted from position where shard = $1"
 # The row stays locked until the commit: whoever else folds this shard waits, and then finds another position.
 _MOVE = """
-update position set next = $3, applied_at = clock_timestamp() where shard = $1 and next = $2 returning true
+update position set next = $3, leaf = $4, applied_at = clock_timestamp() where shard = $1 and next = $2 returning true
 """
+_CONTRADICTS = "update position set contradicted = $2 where shard = $1 and contradicted is null"
 
 
 class Follower:
@@ -81,6 +83,8 @@ class Follower:
         self._leaves: dict[int, OrderedDict[int, bytes]] = {shard: OrderedDict() for shard in self._origins}
         """Of each shard the leaves read last, whoever brought them."""
         self._contradicted = False
+        self._unstored: tuple[int, int] | None = None
+        """Shard and index that showed it, until they are stored for whoever is started after us."""
         metrics = metrics or Metrics(name)
         self._heard_of: dict[int, int] = {}
         """The sealed size that the newest heartbeat told of, folded or not."""
@@ -156,6 +160,7 @@ class Follower:
         for shard, end in (await consumer.end_offsets()).items():
             consumer.seek(shard, end)
         for shard in self._origins:
+            await self._recall(shard)
             await self._catch_up(shard)
         self._trouble = None
         backoff.reset()
@@ -170,6 +175,18 @@ class Follower:
             elif now - heard > _SILENCE_SECONDS:
                 # A heartbeat comes every second: silence means that this consumer or the publisher is stuck.
                 raise Unavailable("kafka")
+
+    async def _recall(self, shard: int) -> None:
+        """Go on from what an earlier process saw: two records for one index, or one that nobody held against the
+        ledger's yet. Of these only the last can be somebody else's: whatever the ledger publishes after it brings its
+        own for that index first, and if we were away just then, we ask for it here."""
+        [earlier] = await self._database.fetch(_EARLIER, shard)
+        if earlier["contradicted"] is not None and not self._contradicted:
+            self._contradicted = True
+            self._log.error("contradicting-record-earlier", shard=shard, index=earlier["contradicted"])
+        if earlier["leaf"] is not None and earlier["next"]:
+            self._leaves[shard].setdefault(earlier["next"] - 1, earlier["leaf"])
+            await self._fetch(shard, earlier["next"] - 1, 1)
 
     async def _persist(self, shard: int, messages: Sequence[Message]) -> None:
         """Take what was fetched, however long PostgreSQL or the ledger are away: the consumer has moved on."""
@@ -214,10 +231,16 @@ class Follower:
         leaves = self._leaves[record.shard]
         if leaves.setdefault(record.index, record.leaf) != record.leaf and not self._contradicted:
             self._contradicted = True
+            self._unstored = (record.shard, record.index)
             self._doubtful.labels("contradiction").inc()
             self._log.error("contradicting-record", shard=record.shard, index=record.index)
         if len(leaves) > _REMEMBERED:
             leaves.popitem(last=False)
+
+    async def _store_contradiction(self) -> None:
+        if self._unstored is not None:
+            await self._database.execute(_CONTRADICTS, *self._unstored)
+            self._unstored = None
 
     def _proven(self, shard: int, kind: str, message: Message) -> bool:
         expected = wire.recorded_mac(self._publisher_key, self._origins[shard], kind, message.value)
@@ -231,6 +254,7 @@ class Follower:
     async def _take(self, shard: int, records: Sequence[Recorded], heartbeat: Heartbeat | None) -> None:
         if heartbeat is not None:
             self._heard_of[shard] = heartbeat.size
+        await self._store_contradiction()
         position = await self._fold(shard, records)
         if heartbeat is None or self._contradicted:
             return
@@ -267,7 +291,7 @@ class Follower:
         following = _following(records)
         start, position = following[0].index, following[-1].index + 1
         async with self._database.transaction() as tx:
-            moved = await tx.fetchval(_MOVE, shard, start, position)
+            moved = await tx.fetchval(_MOVE, shard, start, position, following[-1].leaf)
             if moved:
                 await self._apply(tx, following)
         if not moved:  # folded by another process, or by us and the answer was lost
@@ -312,6 +336,7 @@ class Follower:
             raise Unavailable("ledger")
         for record in records:
             self._compare(record)
+        await self._store_contradiction()
         if records:
             self._fetched.inc(len(records))
         return records, size

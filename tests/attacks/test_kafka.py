@@ -271,8 +271,7 @@ async def test_what_the_publisher_did_not_say_is_not_folded(connected: Site, not
         (Needs.KAFKA, Needs.PUBLISHER_KEY),
         {Check.FOLLOWER: "two different records came for one index: rebuild from the log"},
         blind="anybody, until the ledger's own next record comes: till then it is believed, a permit may rest on it. "
-        "A mail that leaves so names a consent that no log holds. A follower that is started again in spite of it has "
-        "forgotten, and the audience, which gives no permit, does not look",
+        "A mail that leaves so names a consent that no log holds. The audience, which gives no permit, does not look",
     )
 )
 async def test_a_record_that_the_publisher_did_not_make_contradicts_the_one_it_makes(

@@ -28,6 +28,7 @@ PROBE = """
 -- include: shared/outbox/outbox.sql
 -- include: shared/outbox/progress.sql
 -- include: shared/follower/follower.sql
+-- include: shared/follower/believed.sql
 create table folded (
     shard integer, index bigint, kind text not null, statement bytea not null, primary key (shard, index)
 );
@@ -40,7 +41,7 @@ def probe_root(folder: Path) -> Path:
     """A tree with one service in it, as `migrate` finds it."""
     (folder / "services/probe/migrations").mkdir(parents=True)
     (folder / "services/probe/migrations/0001-probe.sql").write_text(PROBE)
-    for part in ("outbox/outbox.sql", "outbox/progress.sql", "follower/follower.sql"):
+    for part in ("outbox/outbox.sql", "outbox/progress.sql", "follower/follower.sql", "follower/believed.sql"):
         (folder / "shared" / part).parent.mkdir(parents=True, exist_ok=True)
         (folder / "shared" / part).write_text((SHARED / part).read_text())
     return folder

@@ -218,6 +218,68 @@ async def test_after_two_records_for_one_index_no_heartbeat_is_told_but_everythi
     assert follows.heartbeats == []
 
 
+def forged(index: int) -> bytes:
+    """What somebody publishes who has the publisher's key: no record of the log's."""
+    return wire.RecordedValue(0, index, b"\x01" + bytes(88), b"").encode()
+
+
+def doubts(follower: Follower) -> Callable[[], Awaitable[bool]]:
+    async def is_doubted() -> bool:
+        return "two different records" in str(follower.ready()["follower"])
+
+    return is_doubted
+
+
+async def test_who_is_started_after_two_records_for_one_index_does_not_believe_either(
+    follows: Follows, counterpart: Counterpart
+) -> None:
+    async with follows.following() as follower:
+        await follows.ready(follower)
+        true = counterpart.leaf_message(counterpart.record(withdrawal()))
+        await counterpart.publish(true, counterpart._published("leaf", 0, forged(0), PUBLISHER_KEY))
+        await until(doubts(follower))
+        await until(follows.everything())
+    for _ in range(2):
+        async with follows.following() as again:
+            await until(doubts(again))
+            await counterpart.publish(
+                counterpart.leaf_message(counterpart.record(withdrawal())), counterpart.heartbeat_message()
+            )
+            await until(follows.everything())
+            assert again.heartbeat(0) is None
+    await follows.db.execute("delete from folded")
+    await follows.db.execute("update position set next = 0, leaf = null, contradicted = null")
+    async with follows.following() as built_anew:
+        await follows.ready(built_anew)
+        assert await follows.folded() == [0, 1, 2]
+
+
+async def test_a_record_that_the_ledger_contradicts_while_nobody_listens_is_found_at_the_next_start(
+    follows: Follows, counterpart: Counterpart
+) -> None:
+    async with follows.following() as follower:
+        await follows.ready(follower)
+        counterpart.record(withdrawal())
+        await counterpart.publish(
+            counterpart.leaf_message(0), counterpart._published("leaf", 0, forged(1), PUBLISHER_KEY)
+        )
+
+        async def is_believed() -> bool:
+            return await follows.folded() == [0, 1]
+
+        await until(is_believed)
+        assert not await doubts(follower)()
+    for _ in range(3):
+        await counterpart.publish(counterpart.leaf_message(counterpart.record(withdrawal())))
+    for _ in range(2):
+        async with follows.following() as again:
+            await until(doubts(again))
+            await counterpart.publish(counterpart.heartbeat_message())
+            await until(follows.everything())
+            assert again.heartbeat(0) is None
+    assert await follows.db.fetchval("select contradicted from position where shard = 0") == 1
+
+
 async def test_an_erased_index_is_folded_without_its_statement(follows: Follows, counterpart: Counterpart) -> None:
     given: list[Recorded] = []
 

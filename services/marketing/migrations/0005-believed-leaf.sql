@@ -1,0 +1,1 @@
+-- include: shared/follower/believed.sql

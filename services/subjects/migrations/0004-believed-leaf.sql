@@ -1,0 +1,2 @@
+-- include: shared/follower/believed.sql
+grant update (leaf, contradicted) on position to subjects;
