@@ -12,8 +12,8 @@ import signal
 import sys
 import time
 
-from infra.local import story
 from infra.local.installation import COMMAND, Installation, port_is_free
+from infra.local.play import play
 from infra.local.processes import InUse, NotStarted
 from infra.local.screen import Screen
 from infra.local.state import LOCAL, State
@@ -56,7 +56,7 @@ def _play(installation: Installation, began: float, *, once: bool) -> int:
     screen.title("Consent Ledger: everything on this machine")
     installation.start(screen.started)
     screen.note(f"ready after {time.monotonic() - began:.1f} s at {installation.base_url}/")
-    passed = story.play(installation, screen)
+    passed = play(installation, screen)
     screen.note(f"{'the story is told' if passed else 'the story broke off'} after {time.monotonic() - began:.1f} s")
     if once or not passed:
         return 0 if passed else EXIT_FAILED

@@ -12,7 +12,6 @@ import email.policy
 import json
 import re
 import secrets
-import subprocess
 import time
 import urllib.request
 from dataclasses import dataclass, field
@@ -21,10 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 import dkim
 from cryptography.hazmat.primitives import serialization
 
-from infra.local import proving
 from infra.local.browser import Browser, Page
-from infra.local.installation import CommandFailed, Installation
-from infra.local.screen import Broken, Screen, check, until
+from infra.local.installation import Installation
+from infra.local.screen import Screen, check, until
 from shared.clock import rfc3339, utc_now
 
 if TYPE_CHECKING:
@@ -304,30 +302,6 @@ class Story:
             Browser("en").post(
                 str(mail["List-Unsubscribe"]).strip("<>"), [("List-Unsubscribe", "One-Click")], origin=False
             )
-
-
-def play(installation: Installation, screen: Screen, *, receipt_within: float = 1.0) -> bool:
-    """The whole story; False if a check did not hold. `receipt_within` is seconds from the click to the receipt."""
-    story = Story(installation, screen, receipt_within=receipt_within)
-    chapters = (
-        story.form_and_same_answer,
-        story.mail_and_confirmation,
-        story.record_and_receipt,
-        story.campaign,
-        story.withdrawal,
-        lambda: proving.evidence(story),
-        lambda: proving.proofs(story),
-        lambda: proving.attack(story),
-        lambda: proving.erasure(story),
-    )
-    try:
-        for chapter in chapters:
-            chapter()
-    except (Broken, CommandFailed, OSError, LookupError, ValueError, subprocess.SubprocessError) as error:
-        screen.cross(f"{type(error).__name__}: {error}")
-        screen.note(f"The logs are in {installation.logs}")
-        return False
-    return True
 
 
 def _bytes(text: str) -> bytes:

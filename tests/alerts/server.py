@@ -15,7 +15,7 @@ import yaml
 
 from infra.local.installation import free_port
 from infra.local.processes import Process
-from infra.local.story import until
+from infra.local.screen import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

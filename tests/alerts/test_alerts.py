@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from infra.local.installation import CommandFailed
-from infra.local.story import until
+from infra.local.screen import until
 from shared.kafka import Outgoing, Producer
 from shared.topics import RECORDED, STATED
 from tests.alerts.server import OBSERVABILITY, program

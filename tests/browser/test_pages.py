@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from infra.local.story import until
+from infra.local.screen import until
 from shared import served_notice
 from shared.served_notice import ServedNotice
 

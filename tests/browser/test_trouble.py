@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from infra.local.story import until
+from infra.local.screen import until
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Subscribed

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from infra.local.browser import Browser
-from infra.local.story import Screen, Story
+from infra.local.screen import Screen
+from infra.local.story import Story
 
 if TYPE_CHECKING:
     from pathlib import Path

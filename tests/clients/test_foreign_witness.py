@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from infra.local.browser import Browser
 from infra.local.installation import free_port
-from infra.local.story import Screen, Story, until
+from infra.local.screen import Screen, until
+from infra.local.story import Story
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.merkle import EMPTY_ROOT
 from services.ledger.reader.note import CosignatureSigner

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import yaml
 
-from infra.local import story
 from infra.local.browser import Browser
+from infra.local.play import play
+from infra.local.screen import Broken, Screen, until
 from infra.local.state import CHECKOUT
-from infra.local.story import Screen, Story, until
+from infra.local.story import Story
 from tests.compose.stack import JOBS, ROLES, STAYS_UP
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def test_the_edge_passes_on_what_is_open_and_nothing_else(stack: Stack) -> None:
 
 def test_the_story_is_told_to_its_end(stack: Stack) -> None:
     out = io.StringIO()
-    assert story.play(stack, Screen(out), receipt_within=30.0), out.getvalue()  # type: ignore[arg-type]
+    assert play(stack, Screen(out), receipt_within=30.0), out.getvalue()  # type: ignore[arg-type]
     assert out.getvalue().count("✓") > 20
 
 
@@ -154,7 +155,7 @@ class Crowd:
             address = f"crowd.{len(self.confirmed)}.{time.monotonic_ns()}@example.org"
             try:
                 self.story.subscribe(address)
-            except (story.Broken, OSError, LookupError, urllib.error.URLError):
+            except (Broken, OSError, LookupError, urllib.error.URLError):
                 self.failures += 1
             else:
                 self.confirmed.append(address)

@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from infra.local.installation import Installation
 from infra.local.kafka import Kafka
 from infra.local.postgres import Postgres
+from infra.local.screen import until
 from infra.local.state import LOCAL, free_slot
-from infra.local.story import until
 from shared import kafka_users, register
 from shared.errors import Refused, Unavailable
 from shared.kafka import Producer

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from infra.local.browser import Browser, Page
 from infra.local.installation import Installation
-from infra.local.story import until
+from infra.local.screen import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from infra.local.browser import Browser, Page
 from infra.local.installation import READY
 from infra.local.openapi import DOCUMENTS
-from infra.local.story import until
+from infra.local.screen import until
 from shared import served_notice
 from shared.access import grants
 from tests.journeys.people import CLICKS, NEWSLETTER, Person, World

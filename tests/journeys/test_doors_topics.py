@@ -17,7 +17,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from infra.local.browser import Browser
-from infra.local.story import until
+from infra.local.screen import until
 from services.ledger.procedures import rejects
 from shared import wire
 from shared.clock import rfc3339, utc_now

@@ -17,7 +17,7 @@ import pytest
 
 from infra.local.browser import Browser
 from infra.local.installation import CommandFailed
-from infra.local.story import until
+from infra.local.screen import until
 from shared.kafka import Outgoing, Producer
 from shared.topics import STATED, ensure_topics
 from tests.contracts.consent_record import against_schema, against_shapes

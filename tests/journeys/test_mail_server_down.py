@@ -9,7 +9,7 @@ import socket
 import threading
 from typing import TYPE_CHECKING
 
-from infra.local.story import until
+from infra.local.screen import until
 from tests.journeys.people import granted, types
 
 if TYPE_CHECKING:

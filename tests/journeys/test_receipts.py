@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from infra.local.browser import Browser
 from infra.local.installation import CommandFailed
-from infra.local.story import until
+from infra.local.screen import until
 from tests.contracts.consent_record import against_schema, against_shapes
 from tests.journeys.people import LINK, stopped, unpadded
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from infra.local.browser import Browser
-from infra.local.story import until
+from infra.local.screen import until
 from services.ledger.reader.commitment import verify_commitment
 from services.ledger.reader.leaf import Event, parse_leaf
 from shared import register

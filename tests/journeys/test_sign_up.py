@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from infra.local.browser import Browser
-from infra.local.story import until
+from infra.local.screen import until
 from tests.journeys.people import CLICKS, NEWSLETTER, granted, types
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from infra.local import story
+from infra.local.play import play
+from infra.local.screen import Screen
 
 if TYPE_CHECKING:
     from infra.local.installation import Installation
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 @pytest.mark.timeout(300)
 def test_the_story_is_told_to_its_end(installation: Installation) -> None:
     out = io.StringIO()
-    assert story.play(installation, story.Screen(out)), out.getvalue()
+    assert play(installation, Screen(out)), out.getvalue()
     assert out.getvalue().count("✓") > 20
     assert "✗" not in out.getvalue()
     # What it leaves behind holds an address and links that still work.

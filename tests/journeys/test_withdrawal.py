@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from infra.local.browser import Browser
-from infra.local.story import until
+from infra.local.screen import until
 from shared.identifiers import uuid7
 from shared.outbox import put
 from tests.journeys.people import CLICKS, NEWSLETTER, granted, stopped, types

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from infra.local.installation import DATABASE, READY
+from infra.local.screen import until
 from infra.local.state import LOCAL
-from infra.local.story import until
 from tests.faults.running.judge import judge, settled
 from tests.journeys.people import NEWSLETTER
 

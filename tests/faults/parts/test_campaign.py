@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from infra.local.story import until
+from infra.local.screen import until
 from tests.faults.running.judge import settled
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 
 from infra.local.browser import Browser
 from infra.local.installation import PROCESSES
-from infra.local.story import until
+from infra.local.screen import until
 from tests.faults.parts.day import page
 from tests.journeys.people import ONE_CLICK
 

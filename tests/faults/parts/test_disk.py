@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from infra.local.browser import Browser
-from infra.local.story import until
+from infra.local.screen import until
 from tests.faults.parts.day import page
 from tests.faults.parts.small_disk import small_disk
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from infra.local.story import until
+from infra.local.screen import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

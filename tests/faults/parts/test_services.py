@@ -10,7 +10,7 @@ import pytest
 from infra.local.browser import Browser
 from infra.local.installation import free_port
 from infra.local.processes import Process
-from infra.local.story import until
+from infra.local.screen import until
 from tests.faults.parts.day import page
 from tests.journeys.people import NEWSLETTER
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from infra.local.browser import Browser, Page
-from infra.local.story import until
+from infra.local.screen import until
 from tests.journeys.people import CLICKS, NEWSLETTER, ONE_CLICK, stopped
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from infra.local.story import Broken, until
+from infra.local.screen import Broken, until
 from services.marketing.domain import NOT_KNOWN
 from shared.events import Standing, Statement, parse
 from tests.integration.ledger.world import Judgement

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from infra.local.story import until
+from infra.local.screen import until
 from shared.database import Database
 from shared.outbox import put
 from tests.faults.running.judge import judge

@@ -14,7 +14,7 @@ import pytest
 from infra.local.browser import Browser
 from infra.local.installation import COMMAND, READY, free_port
 from infra.local.processes import Process
-from infra.local.story import until
+from infra.local.screen import until
 from tests.faults.running.judge import judge, settled
 
 if TYPE_CHECKING:
