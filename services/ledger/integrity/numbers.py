@@ -5,12 +5,14 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Final
+from uuid import UUID
 
-from services.ledger.integrity.finding import Finding
+from services.ledger.integrity.finding import Finding, Pace
 from shared.database import Queries, Row
 
 _AHEAD: Final = "1 minute"
 """Clocks of ours differ by some seconds at most, or nothing is appended."""
+_ROWS_AT_ONCE: Final = 5000
 
 
 class Numbers:
@@ -54,22 +56,27 @@ async def take_for_granted(db: Queries, shard: int, size: int, numbers: Numbers)
 
 
 async def check_numbers(
-    db: Queries, shard: int, size: int, numbers: Numbers, *, unread: bool, everything: bool
+    db: Queries, shard: int, size: int, numbers: Numbers, pace: Pace, *, unread: bool, everything: bool
 ) -> list[Finding]:
     """Hold `progress`, `arrived` and `source_mark` against the numbers of all statements up to a size.
 
-    `unread`: some of those statements are erased, and their numbers are still to be read; `everything`: no leaf stands
-    behind this size.
+    `unread`: some of those statements are erased, and their numbers are still to be read; `everything`: what arrived
+    beyond a gap is looked at, too, if no leaf stands behind this size.
     """
     found = []
     for row in await _claimed(db, shard, size):
         source, upto = row["source"], row["contiguous"]
-        missing = await _missing(db, shard, source, upto, numbers, unread=unread)
+        missing = await _missing(db, shard, source, upto, numbers, pace, unread=unread)
         if missing is not None:
             what = f"number {missing} counts as arrived, and nothing stands under it"
             found.append(Finding("progress", shard, f"source {source}", what))
     if everything:
-        for row in await db.fetch("select source, sequence from arrived where shard = $1 order by 1, 2", shard):
+        for row in await db.fetch(
+            """select source, sequence from arrived
+               where shard = $1 and (select h.size from head h where h.shard = $1) = $2 order by 1, 2""",
+            shard,
+            size,
+        ):
             source, number = row["source"], row["sequence"]
             if any(first <= number <= last for first, last in numbers.missing(source, number)):
                 await _account(db, shard, source, number, number, numbers)
@@ -94,7 +101,9 @@ async def _claimed(db: Queries, shard: int, size: int) -> list[Row]:
     )
 
 
-async def _missing(db: Queries, shard: int, source: str, upto: int, numbers: Numbers, *, unread: bool) -> int | None:
+async def _missing(
+    db: Queries, shard: int, source: str, upto: int, numbers: Numbers, pace: Pace, *, unread: bool
+) -> int | None:
     """The first number that nothing stands under."""
     for first, last in list(numbers.missing(source, upto)):
         await _account(db, shard, source, first, last, numbers)
@@ -110,18 +119,36 @@ async def _missing(db: Queries, shard: int, source: str, upto: int, numbers: Num
         numbers.add(source, row["first"], row["last"])
     left = list(numbers.missing(source, upto))
     if left and unread:
-        # By no index: only where statements are erased, which alone knew their numbers.
-        rows = await db.fetch(
-            "select sequence from seen where shard = $1 and source = $2 and sequence between $3 and $4",
-            shard,
-            source,
-            left[0][0],
-            left[-1][1],
-        )
-        for row in rows:
-            numbers.add(source, row["sequence"])
+        await _read_all(db, shard, source, left[0][0], left[-1][1], numbers, pace)
         left = list(numbers.missing(source, upto))
     return left[0][0] if left else None
+
+
+async def _read_all(db: Queries, shard: int, source: str, first: int, last: int, numbers: Numbers, pace: Pace) -> None:
+    """Take in every statement that has one of these numbers. There is no index for it: only where statements are
+    erased, which alone knew theirs, is it asked, and then of some thousand rows at a time."""
+    after: UUID | None = UUID(int=0)
+    while after is not None:
+        upto = await db.fetchval(
+            "select id from seen where shard = $1 and id > $2 order by id offset $3 limit 1",
+            shard,
+            after,
+            _ROWS_AT_ONCE,
+        )
+        for row in await db.fetch(
+            """select sequence from seen
+               where shard = $1 and id > $2 and id <= coalesce($3, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+                 and source = $4 and sequence between $5 and $6""",
+            shard,
+            after,
+            upto,
+            source,
+            first,
+            last,
+        ):
+            numbers.add(source, row["sequence"])
+        after = upto
+        await pace.rest()
 
 
 async def _account(db: Queries, shard: int, source: str, first: int, last: int, numbers: Numbers) -> None:

@@ -7,12 +7,10 @@ from typing import Final
 
 from services.ledger import store
 from services.ledger.integrity.finding import Finding
-from services.ledger.integrity.leaves import split
 from services.ledger.integrity.restrictions import About, Chain, restricted_at
 from services.ledger.integrity.statements import KeyRing
 from services.ledger.reader import commitment as reader
 from services.ledger.reader.errors import Invalid
-from services.ledger.reader.leaf import MapRoot, parse_leaf
 from services.ledger.reader.state_map import Map
 from shared.database import Queries, Row
 
@@ -69,25 +67,23 @@ async def check_touched(db: Queries, shard: int, touched: Mapping[About, str | N
 
 
 async def check_some(
-    db: Queries, shard: int, ring: KeyRing, some: Sequence[str], state_map: Map, size: int, blind: Collection[str]
+    db: Queries, shard: int, ring: KeyRing, rows: Sequence[Row], state_map: Map, end: int, blind: Collection[str]
 ) -> list[Finding]:
-    """As `check_everybody`, of these subjects, by what the log itself says of them. `state_map` is of the log when it
-    had this size, or later: of what has moved meanwhile nothing is said."""
-    end = (await store.head(db, shard))["size"]
-    moving = await _labels_between(db, shard, size, end)
+    """As `check_everybody`, by what the log itself says, of subjects as they stood when the log had `end` leaves.
+
+    `state_map` may be of any size. If it is of that one or a later, what is found is wrong; if of an earlier, it is so
+    only if it is found by a later one as well.
+    """
     found: list[Finding] = []
     chains: dict[About, Chain] = {}
     stored: dict[About, str | None] = {}
-    for row in await store.subjects(db, some):
+    for row in rows:
         keys = _keys(shard, ring, row)
         if isinstance(keys, Finding):
             found.append(keys)
             continue
         for matter, at in _matters(row):
-            about, label = (row["subject"], matter), reader.label(keys.label_key, matter)
-            last = state_map.last(label)
-            if label in moving or (last is not None and last[1] >= end):
-                continue
+            about, last = (row["subject"], matter), state_map.last(reader.label(keys.label_key, matter))
             if last is None:
                 found.append(Finding("matter", shard, f"subject {row['subject']}, {matter}", "has no label in the map"))
             else:
@@ -95,19 +91,6 @@ async def check_some(
     for about, said in (await restricted_at(db, shard, chains, end)).items():
         if not isinstance(said, Invalid) and about[0] not in blind and said != stored[about]:
             found.append(Finding("matter", shard, f"subject {about[0]}, {about[1]}", RESTRICTED))
-    return found
-
-
-async def _labels_between(db: Queries, shard: int, start: int, end: int) -> set[bytes]:
-    found = set[bytes]()
-    for batch in await store.batches_between(db, shard, start, end) if start < end else []:
-        for leaf in split(batch.leaves):
-            try:
-                parsed = parse_leaf(leaf)
-            except Invalid:
-                continue  # the signer stops at it
-            if not isinstance(parsed, MapRoot):
-                found.add(parsed.label)
     return found
 
 

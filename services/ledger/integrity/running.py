@@ -25,7 +25,7 @@ from services.ledger.integrity.replay import Replay
 from services.ledger.integrity.restrictions import About, Restrictions
 from services.ledger.integrity.signatures import Signatures
 from services.ledger.integrity.stamps import wrong_stamps
-from services.ledger.integrity.statements import KeyRing, Statements
+from services.ledger.integrity.statements import KeyRing, Statements, not_erased
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.replica import Replica
 from services.ledger.signer_files import signed_leaves
@@ -41,7 +41,7 @@ LOOK_SECONDS: Final = 5.0
 SWEEP_SECONDS: Final = 3600.0
 """From the end of one walk through what is old to the next."""
 
-_LEAVES_AT_ONCE: Final = 2000
+_LEAVES_AT_ONCE: Final = 500
 _CHECKPOINTS_AT_ONCE: Final = 1000
 _SUBJECTS_AT_ONCE: Final = 50
 _ATTACHMENTS_AT_ONCE: Final = 8
@@ -97,10 +97,12 @@ class RunningCheck:
 
     async def sweep(self) -> int:
         """Check everything up to where the tail stands once more; how many wrong rows there were."""
-        assert self._tail is not None  # noqa: S101 - `follow` comes first
-        wrong = 0
-        sweep = Sweep(self._tail, self._db, self._trusted, Pace(self._rests))
+        tail, wrong = self._tail, 0
+        assert tail is not None  # noqa: S101 - `follow` comes first
+        sweep = Sweep(tail, self._db, self._trusted, Pace(self._rests), self._again_seconds)
         async for found in sweep.findings():
+            if self._tail is not tail:
+                raise _Stopped
             wrong += len(found)
             await self._say(found)
         await store.put_check(self._db, self.shard, wrong, self._clock())
@@ -162,33 +164,41 @@ class Tail:
     """The end of a log: everything that is signed from now on, in full."""
 
     def __init__(
-        self, db: Database, trusted: Trusted, log_row: Row, leaves: Leaves, replica: Replica, pace: Pace
+        self,
+        db: Database,
+        trusted: Trusted,
+        log_row: Row,
+        leaves: Leaves,
+        replica: Replica,
+        numbers: Numbers,
+        pace: Pace,
     ) -> None:
         self.shard: int = log_row["shard"]
         self.log = log_row
         self.replica = replica
-        self.numbers = Numbers()
-        self.pace = pace
+        self._numbers = numbers
+        self._pace = pace
         self._db = db
+        self._moved = Signal()
         self._signatures = Signatures(trusted, log_row)
         self.ring = KeyRing(trusted.keks, log_row["origin"])
         restrictions = Restrictions(complete=False)
-        self._statements = Statements(self.shard, trusted, self.ring, restrictions, self.numbers)
+        self._statements = Statements(self.shard, trusted, self.ring, restrictions, numbers)
         self._replay = Replay(leaves, self._statements, pace, lambda: replica.map)
 
     @classmethod
     async def begin(cls, shard: int, db: Database, trusted: Trusted, pace: Pace) -> Tail:
         """At the newest checkpoint. Invalid if what is stored does not lead to what it signs."""
-        async with _snapshot(db, pace) as snapshot:
+        numbers = Numbers()
+        async with _snapshot(db) as snapshot:
             [row] = [one for one in await store.logs(snapshot) if one["shard"] == shard]
             newest = await store.newest_checkpoint(snapshot, shard)
             if newest is None:
                 raise Corrupt("checkpoint", f"shard {shard} has none")
-            size, root = newest["size"], newest["root"]
-            leaves, replica = await resume(snapshot, shard, size, root, pace)
-            tail = cls(db, trusted, row, leaves, replica, pace)
-            await take_for_granted(snapshot, shard, size, tail.numbers)
-        return tail
+            # Now, not later: what a source's progress was at this size goes once more is sealed.
+            await take_for_granted(snapshot, shard, newest["size"], numbers)
+        leaves, replica = await resume(db, shard, newest["size"], newest["root"], pace)
+        return cls(db, trusted, row, leaves, replica, numbers, pace)
 
     @property
     def size(self) -> int:
@@ -203,54 +213,72 @@ class Tail:
         """Of these statements, by index and label, nothing is stored: the next step says whether it may be so."""
         self._statements.without_payload += gone
 
+    async def reached(self, size: int, seconds: float) -> bool:
+        """Wait until so many leaves are checked; False if for this long nothing moves."""
+        while self.size < size:
+            seen = self._moved.changed
+            if not await self._moved.wait(seconds, since=seen):
+                return False
+        return True
+
     async def step(self) -> tuple[list[Finding], bool]:
         """The next leaves that are signed, up to a checkpoint, and all that stands beside them; whether these were the
-        last."""
-        async with _snapshot(self._db, self.pace) as snapshot:
-            before = self.size
-            rows = await store.checkpoints_behind(snapshot, self.shard, before)
-            sealed = rows[-1]["size"] if rows else await store.sealed_size(snapshot, self.shard)
-            if sealed < before:
-                raise Corrupt("checkpoint", f"size {sealed} is the newest, after {before}")
-            far = [row["size"] for row in rows if row["size"] >= before + _LEAVES_AT_ONCE]
-            end = far[0] if far else sealed
-            found: list[Finding] = []
-            touched: dict[About, str | None] = {}
-            async for one in self._replay.to(snapshot, end):
-                if isinstance(one, Finding):
-                    found.append(one)
-                touched |= self._statements.touched
-            found += await self._beside(snapshot, [row for row in rows if row["size"] <= end], before)
-            found += await people.check_touched(snapshot, self.shard, touched)
-            if end == sealed and not self.stopped:
-                # A statement goes only once the end of its label is sealed: so that is among these leaves.
-                lost = await store.lost_records(snapshot, self.shard)
-                found += self._statements.not_erased(self.replica.erased, lost)
-                self._statements.without_payload.clear()
-        await self.pace.rest()
-        return found, end == sealed
+        last.
 
-    async def _beside(self, snapshot: Queries, rows: Sequence[Row], before: int) -> list[Finding]:
-        found = await self._signatures.check_keys(snapshot)
+        No snapshot holds these queries together. What is signed stays as it is; of what moves, each query is asked
+        late enough that what it answers can only be more than what follows from the leaves.
+        """
+        self._pace.begin()
+        before = self.size
+        # Before it is asked how far is sealed: a statement goes only once the end of its label is.
+        gone, self._statements.without_payload = self._statements.without_payload, []
+        behind = await store.checkpoints_behind(self._db, self.shard, before, _CHECKPOINTS_AT_ONCE)
+        if not behind and (sealed := await store.sealed_size(self._db, self.shard)) < before:
+            raise Corrupt("checkpoint", f"size {sealed} is the newest, after {before}")
+        rows = _next(behind, before)
+        at_the_end = len(rows) == len(behind) < _CHECKPOINTS_AT_ONCE
+        found: list[Finding] = []
+        touched: dict[About, str | None] = {}
+        async for one in self._replay.to(self._db, rows[-1]["size"] if rows else before):
+            if isinstance(one, Finding):
+                found.append(one)
+            touched |= self._statements.touched
+        found += await self._beside(rows, before)
+        found += await people.check_touched(self._db, self.shard, touched)
+        if not at_the_end or self.stopped:
+            self._statements.without_payload += gone
+        elif gone:
+            lost = await store.lost_records(self._db, self.shard)
+            found += not_erased(self.shard, gone, self.replica.erased, lost)
+        if self.size > before:
+            self._moved.notify()
+        await self._pace.rest()
+        return found, at_the_end and not self._statements.without_payload
+
+    async def _beside(self, rows: Sequence[Row], before: int) -> list[Finding]:
+        found = await self._signatures.check_keys(self._db)
         found += await self._signatures.check_checkpoints(
-            snapshot, rows, self._replay.roots, self.size, previous=before, stopped=self.stopped
+            self._db, rows, self._replay.roots, self.size, previous=before, stopped=self.stopped
         )
         self._replay.roots.clear()
-        found += await self._signatures.check_served(snapshot)
+        found += await self._signatures.check_served(self._db)
         if not self.stopped:
-            is_all = (await store.head(snapshot, self.shard))["size"] == self.size
-            found += await check_numbers(snapshot, self.shard, self.size, self.numbers, unread=False, everything=is_all)
+            found += await check_numbers(
+                self._db, self.shard, self.size, self._numbers, self._pace, unread=False, everything=True
+            )
         return found
 
 
 class Sweep:
     """One walk through everything that is older than where the tail stands."""
 
-    def __init__(self, tail: Tail, db: Database, trusted: Trusted, pace: Pace) -> None:
+    def __init__(self, tail: Tail, db: Database, trusted: Trusted, pace: Pace, patience: float) -> None:
+        """`patience`: for how many seconds the tail may stand still where something waits for it."""
         self._tail = tail
         self._trusted = trusted
         self._db = db
         self._pace = pace
+        self._patience = patience
         self.shard = tail.shard
         self._signatures = Signatures(trusted, tail.log)
         self._numbers = Numbers()
@@ -261,12 +289,12 @@ class Sweep:
         self._replay = Replay(leaves, self._statements, pace, lambda: tail.replica.map)
 
     async def findings(self) -> AsyncIterator[list[Finding]]:
-        """What is wrong, a piece at a time, each under a snapshot of its own: what is signed does not change between
-        them, and of what moves meanwhile nothing is said."""
+        """What is wrong, a piece at a time: what is signed does not change between them, and of what moves meanwhile
+        nothing is said."""
         previous: int | None = None
         while not self._replay.stopped and self._replay.size < self._tail.size:
-            async with _snapshot(self._db, self._pace) as snapshot:
-                found, previous = await self._leaves(snapshot, previous)
+            self._pace.begin()
+            found, previous = await self._leaves(previous)
             yield found
             await self._pace.rest()
         if not self._replay.stopped:
@@ -274,11 +302,8 @@ class Sweep:
         after = ""
         while some := await people.names(self._db, self.shard, after, _SUBJECTS_AT_ONCE):
             after = some[-1]
-            async with _snapshot(self._db, self._pace) as snapshot:
-                size, known = self._tail.size, self._tail.replica.map
-                blind = self._statements.blind
-                found = await people.check_some(snapshot, self.shard, self._tail.ring, some, known, size, blind)
-            yield found
+            self._pace.begin()
+            yield await self._people(some)
             await self._pace.rest()
         yield await self._outside_the_log()
         last: bytes | None = b""
@@ -288,48 +313,68 @@ class Sweep:
             yield found
             await self._pace.rest()
 
-    async def _leaves(self, snapshot: Queries, previous: int | None) -> tuple[list[Finding], int | None]:
-        rows = [
-            row
-            for row in await store.checkpoints_behind(snapshot, self.shard, previous or 0, _CHECKPOINTS_AT_ONCE)
-            if row["size"] <= self._tail.size
-        ]
-        far = [row["size"] for row in rows if row["size"] >= self._replay.size + _LEAVES_AT_ONCE]
+    async def _leaves(self, previous: int | None) -> tuple[list[Finding], int | None]:
+        behind = await store.checkpoints_behind(self._db, self.shard, previous or 0, _CHECKPOINTS_AT_ONCE)
+        rows = _next([row for row in behind if row["size"] <= self._tail.size], self._replay.size)
         if not rows:
             self._replay.stopped = True
             what = f"there is none behind size {previous}, and {self._tail.size} leaves were signed"
             return [Finding("checkpoint", self.shard, "all", what)], previous
-        end = far[0] if far else rows[-1]["size"]
-        found = [one async for one in self._replay.to(snapshot, end) if isinstance(one, Finding)]
-        rows = [row for row in rows if row["size"] <= end]
+        end = rows[-1]["size"]
+        found = [one async for one in self._replay.to(self._db, end) if isinstance(one, Finding)]
         found += await self._signatures.check_checkpoints(
-            snapshot, rows, self._replay.roots, self._replay.size, previous=previous, stopped=self._replay.stopped
+            self._db, rows, self._replay.roots, self._replay.size, previous=previous, stopped=self._replay.stopped
         )
         self._replay.roots.clear()
         return found, end
 
     async def _whole(self) -> list[Finding]:
         """What takes all leaves: which numbers of each source have come."""
+        self._pace.begin()
         self._tail.ask_about(self._statements.without_payload)
-        async with _snapshot(self._db, self._pace) as snapshot:
-            unread = bool(self._statements.without_payload or self._statements.blind)
-            return await check_numbers(
-                snapshot, self.shard, self._replay.size, self._numbers, unread=unread, everything=False
-            )
+        unread = bool(self._statements.without_payload or self._statements.blind)
+        size, numbers = self._replay.size, self._numbers
+        return await check_numbers(self._db, self.shard, size, numbers, self._pace, unread=unread, everything=False)
+
+    async def _people(self, some: Sequence[str]) -> list[Finding]:
+        """What is kept of these subjects, as it was at one moment, against what had been recorded of them then."""
+        async with _snapshot(self._db) as snapshot:
+            head = await store.head(snapshot, self.shard)
+            rows = await store.subjects(snapshot, some)
+        end = head["size"]
+        found = await self._wrong(rows, end)
+        if found and self._tail.size < end:
+            # It may follow from what is recorded and not checked yet.
+            found = await self._wrong(rows, end) if await self._tail.reached(end, self._patience) else []
+        if found and (await store.head(self._db, self.shard))["epoch"] != head["epoch"]:
+            # The shard has another owner, as when its tail was taken out: the next sweep looks again.
+            return []
+        return found
+
+    async def _wrong(self, rows: Sequence[Row], end: int) -> list[Finding]:
+        known, blind = self._tail.replica.map, self._statements.blind
+        return await people.check_some(self._db, self.shard, self._tail.ring, rows, known, end, blind)
 
     async def _outside_the_log(self) -> list[Finding]:
-        async with _snapshot(self._db, self._pace) as snapshot:
-            wrong = await wrong_stamps(snapshot, self.shard, self._trusted.authority)
-            found = [Finding(table, self.shard, where, what) for table, where, what in wrong]
-            return found + await check_rejects(snapshot, self.shard)
+        self._pace.begin()
+        wrong = await wrong_stamps(self._db, self.shard, self._trusted.authority)
+        found = [Finding(table, self.shard, where, what) for table, where, what in wrong]
+        return found + await check_rejects(self._db, self.shard)
 
 
 class _Stopped(Exception):
     """Nothing behind a wrong leaf can be judged: read anew, later."""
 
 
+def _next(behind: Sequence[Row], size: int) -> Sequence[Row]:
+    """Of the checkpoints behind this size those that lead some hundred leaves on, and one that leads further."""
+    far = [place for place, row in enumerate(behind, 1) if row["size"] >= size + _LEAVES_AT_ONCE]
+    return behind[: far[0]] if far else behind
+
+
 @asynccontextmanager
-async def _snapshot(db: Database, pace: Pace) -> AsyncIterator[Queries]:
-    pace.begin()
-    async with db.transaction(timeout="600s", isolation="repeatable read") as snapshot:
+async def _snapshot(db: Database) -> AsyncIterator[Queries]:
+    """For a few queries that must see one moment. While it is open PostgreSQL tidies nothing up that went since, for
+    anybody: so nothing is computed in it, no leaves are read, and nobody rests."""
+    async with db.transaction(isolation="repeatable read") as snapshot:
         yield snapshot

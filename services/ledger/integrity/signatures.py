@@ -90,8 +90,9 @@ class Signatures:
     async def check_served(self, db: Queries) -> list[Finding]:
         """How far it is published, and the line that says that the newest checkpoint is the newest."""
         found = []
-        sealed = await store.sealed_size(db, self.shard)
+        # In this order: the publisher follows the signer.
         cursor = await store.published(db, self.shard)
+        sealed = await store.sealed_size(db, self.shard)
         if cursor > sealed:
             what = f"is {cursor}, beyond the sealed size {sealed}"
             found.append(Finding("cursor", self.shard, "next", what))

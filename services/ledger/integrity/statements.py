@@ -23,6 +23,7 @@ from shared.served_notice import verify as verify_served
 
 _SUBJECTS_KEPT: Final = 20_000
 _AT_ONCE: Final = 10  # about 2 ms
+_ROWS_AT_ONCE: Final = 200
 
 Keys = tuple[reader.SubjectKeys, bytes]
 """What follows from a subject's K, and its pin."""
@@ -83,7 +84,7 @@ class Statements:
         self.touched = {}
         events, unread = _events(first, leaves)
         self.events += len(events)
-        rows = {row["index"]: row for row in await store.payloads(db, self.shard, first, first + len(leaves))}
+        rows = await self._payloads(db, first, first + len(leaves))
         found = [
             Finding("payload", self.shard, f"index {index}", "belongs to no EVENT")
             for index in sorted(rows.keys() - events.keys() - unread)
@@ -123,15 +124,11 @@ class Statements:
             if stored.get(index) != overtaken.get(index) and subjects.get(index) not in self.blind
         ]
 
-    def not_erased(self, erased: Collection[bytes], lost: Sequence[Row]) -> list[Finding]:
-        """Of the statements that are gone, those that neither ended with their label nor were lost by a restore."""
-        # Of what a restore has listed as erased the label must have ended, as of anything else that is not there.
-        named = {row["index"] for row in lost if row["reason"] != "erased"}
-        return [
-            Finding("payload", self.shard, f"index {index}", "is missing, and its label was not erased")
-            for index, label in self.without_payload
-            if index not in named and label not in erased
-        ]
+    async def _payloads(self, db: Queries, start: int, end: int) -> dict[int, Row]:
+        rows: list[Row] = []
+        for first in range(start, end, _ROWS_AT_ONCE):
+            rows += await store.payloads(db, self.shard, first, min(first + _ROWS_AT_ONCE, end))
+        return {row["index"]: row for row in rows}
 
     def _open(self, index: int, row: Row) -> Opened | Finding:
         where, subject = f"index {index}", row["subject"]
@@ -235,6 +232,20 @@ class Statements:
             end,
         )
         return {row["index"]: (row["source"], row["id"]) for row in rows}
+
+
+def not_erased(
+    shard: int, gone: Sequence[tuple[int, bytes]], erased: Collection[bytes], lost: Sequence[Row]
+) -> list[Finding]:
+    """Of the statements that are gone, by index and label, those that neither ended with their label nor were lost by a
+    restore."""
+    # Of what a restore has listed as erased the label must have ended, as of anything else that is not there.
+    named = {row["index"] for row in lost if row["reason"] != "erased"}
+    return [
+        Finding("payload", shard, f"index {index}", "is missing, and its label was not erased")
+        for index, label in gone
+        if index not in named and label not in erased
+    ]
 
 
 def _events(first: int, leaves: Sequence[bytes]) -> tuple[dict[int, Event], set[int]]:

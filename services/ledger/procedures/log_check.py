@@ -23,7 +23,7 @@ from services.ledger.integrity.replay import Replay
 from services.ledger.integrity.restrictions import Restrictions
 from services.ledger.integrity.signatures import Signatures
 from services.ledger.integrity.stamps import wrong_stamps
-from services.ledger.integrity.statements import KeyRing, Statements
+from services.ledger.integrity.statements import KeyRing, Statements, not_erased
 from services.ledger.reader import commitment as reader
 from services.ledger.reader.authority import Authority, parse_authority
 from services.ledger.reader.errors import Invalid
@@ -181,7 +181,7 @@ class _Shard:
             what = "leaves that were signed are missing"
             found.append(self._wrong("leaf_batch", f"from index {self._replica.size}", what))
         lost = await store.lost_records(self._db, self.shard)
-        found += self._statements.not_erased(self._replica.erased, lost)
+        found += not_erased(self.shard, self._statements.without_payload, self._replica.erased, lost)
         expected = {"tile": self._leaves.full_tiles, "seen": self._statements.events - len(lost)}
         for table, rows in expected.items():
             count = await self._db.fetchval(f"select count(*) from {table} where shard = $1", self.shard)
@@ -216,7 +216,7 @@ class _Shard:
     async def _check_numbers(self) -> list[Finding]:
         unread = bool(self._statements.without_payload or self._statements.blind)
         return await check_numbers(
-            self._db, self.shard, self._replica.size, self._numbers, unread=unread, everything=True
+            self._db, self.shard, self._replica.size, self._numbers, Pace(), unread=unread, everything=True
         )
 
     def _wrong_matter(self, keys: reader.SubjectKeys, subject: str, matter: str, at: str | None) -> str | None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
 
-from services.ledger.integrity.finding import Trusted
+from services.ledger.integrity.finding import Pace, Trusted
 from services.ledger.integrity.running import RunningCheck
 from services.ledger.reader.note import CosignatureSigner, Signer
 from shared.clock import utc_now
-from shared.database import Signal
+from shared.database import Database, Row, Signal, Transaction
 from tests.integration.ledger.world import World, given, new_subject, requested, withdrawn
 
 
-async def checking(world: World, sealed: Signal | None = None, *, again_seconds: float = 60.0) -> RunningCheck:
+async def checking(
+    world: World, sealed: Signal | None = None, *, db: Database | None = None, again_seconds: float = 60.0
+) -> RunningCheck:
     keys, origin = world.secrets, world.settings.origin(0)
     trusted = Trusted(
         keys.keks(),
@@ -25,7 +29,7 @@ async def checking(world: World, sealed: Signal | None = None, *, again_seconds:
         {0: CosignatureSigner(f"{origin}/fresh", keys.fresh_key(0)).vkey},
         signer_dir=world.settings.signer_dir,
     )
-    db = await world.database("ledger_check")
+    db = db or await world.database("ledger_check")
     return RunningCheck(0, db, trusted, sealed or Signal(), utc_now, rests=0.0, again_seconds=again_seconds)
 
 
@@ -90,6 +94,83 @@ async def test_what_nobody_touched_is_followed_to_its_end_and_swept_without_a_wo
     [row] = await world.rows("select * from log_check")
     assert row["followed"] == await world.value("select max(size) from checkpoint")
     assert row["findings"] == 0
+
+
+class Held:
+    """What is asked while one moment of the database is held."""
+
+    def __init__(self, inner: Transaction) -> None:
+        self._inner = inner
+        self.queries = 0
+        self.rows: list[Row] = []
+
+    async def fetch(self, sql: str, *arguments: Any) -> list[Row]:
+        self.queries += 1
+        rows = await self._inner.fetch(sql, *arguments)
+        self.rows += rows
+        return rows
+
+    async def fetchrow(self, sql: str, *arguments: Any) -> Row | None:
+        row = await self._inner.fetchrow(sql, *arguments)
+        self.queries += 1
+        self.rows += [row] if row else []
+        return row
+
+
+class Watched(Database):
+    """Knows of each snapshot that was taken how much was asked in it."""
+
+    open = 0
+    leaves = 0
+    """read by queries of their own"""
+    snapshots: list[Held]
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, timeout: str = "2s", isolation: str = "") -> AsyncIterator[Any]:
+        async with super().transaction(timeout, isolation) as inner:
+            held = Held(inner)
+            self.open += 1
+            yield held
+            self.open -= 1
+        self.snapshots.append(held)
+
+    async def fetch(self, sql: str, *arguments: Any) -> list[Row]:
+        rows = await super().fetch(sql, *arguments)
+        self.leaves += sum(row["n"] for row in rows if "leaves" in row)
+        return rows
+
+
+async def test_no_moment_is_held_for_longer_than_a_few_queries(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one is held, nobody's dead rows are tidied away: no leaf is read in it, and nobody rests."""
+    rest = Pace.rest
+    rested: list[int] = []
+
+    async def noted(pace: Pace) -> None:
+        rested.append(watched.open)
+        await rest(pace)
+
+    monkeypatch.setattr(Pace, "rest", noted)
+    watched = await Watched.connect(world.settings.dsn("ledger_check"), "ledger", max_size=2)
+    watched.snapshots = []
+    try:
+        await lively(world)
+        check = await checking(world, db=watched)
+        await follow(check)
+        began = await world.value("select max(size) from checkpoint")
+        await lively(world)
+        await follow(check)
+        assert await check.sweep() == 0
+    finally:
+        await watched.close()
+    size = await world.value("select max(size) from checkpoint")
+    assert watched.leaves >= began + (size - began) + size
+    assert watched.snapshots
+    for held in watched.snapshots:
+        assert held.queries <= 5
+        assert len(held.rows) <= 60
+        assert not any("leaves" in row or "payload" in row for row in held.rows)
+    assert len(rested) > 100
+    assert not any(rested)
 
 
 FRESHLY = {
