@@ -17,7 +17,7 @@ from shared.access import needs
 from shared.clock import Clock, parse_rfc3339, rfc3339
 from shared.database import Database, Transaction
 from shared.errors import Refused
-from shared.events.types import DataErased, Hash, Statement, Strict, Subject, Time, Uuid7
+from shared.events.types import DataErased, Statement, Strict, Subject, Time, Uuid7
 from shared.identifiers import Random, shard_of, uuid7
 from shared.openapi import JSON, door, json
 from shared.outbox import put
@@ -28,18 +28,13 @@ State = Literal["working", "erased", "recorded", "rejected"]
 
 
 class Task(Strict):
-    """Whom to erase, by which recorded order; `ended`: since when the words that were in force are withdrawn.
-
-    Whoever took the words withdraws everything by a statement of the id `withdrawal`, whose receipt the key opens.
-    """
+    """Whom to erase, by which recorded order; `ended`: since when the words that were in force are withdrawn."""
 
     request: Uuid7
     order: Uuid7
     subject: Subject
     evidence_until: Time | None = None
     ended: Time | None = None
-    withdrawal: Uuid7 | None = None
-    receipt_key_hash: Hash | None = None
 
 
 class TaskAnswer(TypedDict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 import uuid
 from collections.abc import Callable
@@ -34,6 +35,11 @@ def _version_7(milliseconds: int, random: bytes) -> str:
 def uuid7(now: datetime, random: Random) -> str:
     """A UUIDv7: the moment in milliseconds, then 74 random bits."""
     return _version_7(millis(now), random(10))
+
+
+def is_made_of(identifier: str, random: bytes) -> bool:
+    """Whether these are the random bits of a UUIDv7 in its one spelling; in constant time."""
+    return hmac.compare_digest(_version_7(uuid.UUID(identifier).int >> 80, random), identifier)
 
 
 def subject_id(shard: int, now: datetime, random: Random) -> str:

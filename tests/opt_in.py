@@ -33,7 +33,6 @@ from services.newsletter.dkim import key_set as dkim_key_set
 from services.newsletter.domain import (
     Asked,
     Confirmation,
-    Ending,
     Request,
     SignUp,
     Speaker,
@@ -46,6 +45,7 @@ from services.newsletter.domain import (
     words_ended,
 )
 from services.subjects import domain as subjects
+from shared import erasure_key
 from shared import holder as holders
 from shared.clock import millis, rfc3339
 from shared.events import EVERYTHING, RESTRICTIVE, Statement, encode, is_overtaken, matter_of
@@ -55,6 +55,7 @@ from shared.events.types import (
     ConsentUsed,
     DataErased,
     ErasureCompleted,
+    ErasureHeld,
     ErasureOrdered,
     MessageSent,
     Permit,
@@ -392,7 +393,8 @@ class OptIn:
     def erase(self) -> None:
         """Everything is erased: ordered, withdrawn, done at one holder, completed."""
         world = self.world
-        now, request, order, withdrawal = world.later(3600), world.id(), world.id(), world.id()
+        now, request = world.later(3600), world.id()
+        order = erasure_key.order_id(RECEIPT_KEY, now)
         activity = world.speaker.activity
         common = holders.common(world.register, activity, world.id())
         until = rfc3339(now + timedelta(days=1000))
@@ -403,23 +405,27 @@ class OptIn:
             holders=["newsletter", "marketing", "subjects"],
             evidence_until=until,
         )
-        ending = Ending(world.subject, order, withdrawal, receipt_key_hash(RECEIPT_KEY))
-        words = words_ended(world.speaker, ending, [], now, world.random)
+        words = words_ended(world.speaker, world.subject, order, [], now, world.random)
         common = holders.common(world.register, activity, world.id())
         gone = DataErased(**common, request=request, erased=["address", "content-key"], follows=[order])
         receipt = world.id()
         common = holders.common(world.register, activity, world.id())
+        longer = rfc3339(now + timedelta(days=2000))
+        kept = ErasureHeld(
+            **holders.common(world.register, activity, world.id()), request=request, until=longer, ground="legal-claims"
+        )
         done = ErasureCompleted(**common, request=request, follows=[order, receipt], evidence_until=until)
         stated = [
             Statement.of(data, id=one, source=source, subject=world.subject, time=rfc3339(now))
             for data, one, source in (
                 (ordered, order, "erasure"),
+                (kept, world.id(), "erasure"),
                 (gone, receipt, "subjects"),
                 (done, world.id(), "erasure"),
             )
         ]
         indexes = world.record([stated[0], *words, *stated[1:]])
-        self.indexes |= dict(zip(("ordered", "ended", "erased", "completed"), indexes, strict=True))
+        self.indexes |= dict(zip(("ordered", "ended", "held", "erased", "completed"), indexes, strict=True))
 
     def consent_too_late(self, *, forgotten: bool = False) -> None:
         """A consent dated before a withdrawal and recorded after it; `forgotten`: the operator lets it count."""

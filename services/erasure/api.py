@@ -50,8 +50,8 @@ class HolderAnswer(TypedDict):
 class OrderAnswer(TypedDict):
     """How far the order is. What only proves is held until `evidence_until`, or goes with the rest.
 
-    `receipt` is for the person, and given out once, with the order: what was withdrawn, and when. The link opens while
-    the proof is held. There is none where nothing was agreed to.
+    `receipt` is for the person: it opens the receipts of the order and of all that followed from it, for as long as
+    what proves is held, and then says what can still be shown. It is there once the order is sealed.
     """
 
     request: Uuid7
@@ -71,7 +71,7 @@ def router(
     """Routes under /erasure."""
     routes = APIRouter(prefix="/erasure")
 
-    async def answer(order: Order, key: bytes | None = None) -> Response:
+    async def answer(order: Order) -> Response:
         tasks = {task.holder: task for task in await store.tasks(db, order.request)}
         body: OrderAnswer = {
             "request": order.request,
@@ -90,7 +90,9 @@ def router(
                 for name in domain.HOLDERS
                 if name in tasks
             ],
-            "receipt": None if key is None else f"{base_url}/ledger/receipts/{order.withdrawal}?key={base64url(key)}",
+            "receipt": None
+            if order.receipt_key is None
+            else f"{base_url}/ledger/receipts/{order.statement}?key={base64url(order.receipt_key)}",
         }
         return JSONResponse(body, headers={"Cache-Control": "no-store"})
 
@@ -121,8 +123,8 @@ def router(
             raise Refused("claimed", "The holder of this address has agreed to something.", status=409)
         now = clock()
         until = domain.evidence_until(speaker.activity, said, now)
-        made, key = await handlers.order(db, speaker, body.subject, body.reason, body.by, until, now, random)
-        return await answer(made, key if domain.is_claimed(said) else None)
+        made = await handlers.order(db, speaker, body.subject, body.reason, body.by, until, now, random)
+        return await answer(made)
 
     @routes.get("/orders/{request}", dependencies=[Depends(needs("erasure.read"))])
     @door(answers={200: json("The order.", OrderAnswer)}, refuses={404: "There is no such order."})

@@ -25,12 +25,11 @@ async def erase(
     try:
         body = {"subject": subject, "reason": reason, "by": by}
         order = dict((await client.post("/erasure/orders", json=body, timeout=30)).json())
-        receipt = order["receipt"]
         while not _is_done(order) and loop.time() < until:
             progress(", ".join(f"{one['holder']} {one['state']}" for one in order["holders"]))
             await asyncio.sleep(0.5)
             order = dict((await client.get(f"/erasure/orders/{order['request']}")).json())
-        return order | {"receipt": receipt}
+        return order
     finally:
         await client.close()
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from services.erasure import store
 from services.erasure.domain import HOLDERS, SOURCE, Ground, Reason, at
 from services.erasure.store import Order, Task
+from shared import erasure_key
 from shared.clock import rfc3339
 from shared.database import Database
 from shared.errors import Refused
@@ -19,8 +18,6 @@ from shared.holder import common
 from shared.identifiers import Random, uuid7
 from shared.outbox import put
 from shared.register import Activity, Register
-
-RECEIPT_KEY_SIZE: Final = 16
 
 
 class NothingHeld(Refused):
@@ -47,24 +44,23 @@ async def order(
     evidence_until: datetime | None,
     now: datetime,
     random: Random,
-) -> tuple[Order, bytes | None]:
-    """Record the order once, and give out the key of its receipt; of a subject that was ordered before, that order."""
-    request, statement, key = uuid7(now, random), uuid7(now, random), random(RECEIPT_KEY_SIZE)
+) -> Order:
+    """Record the order once; of a subject that was ordered before, that order."""
+    request, key = uuid7(now, random), random(erasure_key.SIZE)
+    statement = erasure_key.order_id(key, now)
     async with db.transaction() as tx:
         await store.lock_subject(tx, subject)
         before = await store.order_of(tx, subject)
         if before is not None:
-            return before, None
-        key_hash = hashlib.sha256(key).hexdigest()
-        withdrawal = uuid7(now, random)
-        new = Order(request, subject, statement, evidence_until, None, now, None, None, withdrawal, key_hash)
+            return before
+        new = Order(request, subject, statement, evidence_until, None, now, None, None, key)
         await store.put_order(tx, new, HOLDERS)
         said = common(speaker.register, speaker.activity, uuid7(now, random)) | {"by": by}
         data = ErasureOrdered(
             **said, request=request, reason=reason, holders=list(HOLDERS), evidence_until=at(evidence_until)
         )
         await put(tx, [Statement.of(data, id=statement, source=SOURCE, subject=subject, time=rfc3339(now))])
-    return new, key
+    return new
 
 
 async def hold(

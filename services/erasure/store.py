@@ -21,8 +21,7 @@ class Order:
     ordered_at: datetime
     completed: str | None
     completed_at: datetime | None
-    withdrawal: str | None = None
-    receipt_key_hash: str | None = None
+    receipt_key: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +44,7 @@ def _order(row: Row) -> Order:
         row["ordered_at"],
         None if row["completed"] is None else str(row["completed"]),
         row["completed_at"],
-        None if row["withdrawal"] is None else str(row["withdrawal"]),
-        row["receipt_key_hash"],
+        row["receipt_key"],
     )
 
 
@@ -70,18 +68,17 @@ async def put_order(tx: Queries, new: Order, holders: Sequence[str]) -> None:
         """
         with ordered as (
             insert into erasure_order
-                (request, subject, statement, evidence_until, ordered_at, withdrawal, receipt_key_hash)
-            values ($1, $2, $3, $4, $5, $6, $7)
+                (request, subject, statement, evidence_until, ordered_at, receipt_key)
+            values ($1, $2, $3, $4, $5, $6)
         )
-        insert into task (request, holder) select $1, * from unnest($8::text[])
+        insert into task (request, holder) select $1, * from unnest($7::text[])
         """,
         new.request,
         new.subject,
         new.statement,
         new.evidence_until,
         new.ordered_at,
-        new.withdrawal,
-        new.receipt_key_hash,
+        new.receipt_key,
         list(holders),
     )
 

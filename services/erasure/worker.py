@@ -107,8 +107,6 @@ class Tasks:
             "subject": order.subject,
             "evidence_until": at(order.evidence_until),
             "ended": ended,
-            "withdrawal": order.withdrawal,
-            "receipt_key_hash": order.receipt_key_hash,
         }
         try:
             answer = await self._holders[holder].post(f"/{holder}/erase", json=task)

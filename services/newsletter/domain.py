@@ -341,21 +341,11 @@ def statements_of_withdrawal(speaker: Speaker, withdrawal: Withdrawal, now: date
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """A subject is being erased by this recorded order; the id of what withdraws everything, and its receipt's key."""
-
-    subject: str
-    order: str
-    withdrawal: str | None
-    receipt_key_hash: str | None
-
-
 def words_ended(
-    speaker: Speaker, ending: Ending, given: Sequence[tuple[str, str]], now: datetime, random: Random
+    speaker: Speaker, subject: str, order: str, given: Sequence[tuple[str, str]], now: datetime, random: Random
 ) -> list[Statement]:
-    """A subject that is being erased: everything is withdrawn, and each thing that was ever agreed to. The receipt of
-    the erasure is that of the withdrawal of everything."""
+    """A subject that is being erased by this recorded order: everything is withdrawn, and each thing that was ever
+    agreed to. The key of the order opens the receipts."""
     act = uuid7(now, random)
     matters: Sequence[tuple[str | None, str | None]] = [*given, (None, None)]
     return [
@@ -367,11 +357,10 @@ def words_ended(
                 channel=channel,
                 status="ConsentWithdrawn",
                 method="erasure",
-                follows=[ending.order],
-                receipt_key_hash=ending.receipt_key_hash if purpose is None else None,
+                follows=[order],
             ),
-            (ending.withdrawal if purpose is None else None) or uuid7(now, random),
-            ending.subject,
+            uuid7(now, random),
+            subject,
             now,
         )
         for purpose, channel in matters

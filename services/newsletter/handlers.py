@@ -9,7 +9,6 @@ from typing import Literal
 from services.newsletter import store
 from services.newsletter.domain import (
     Confirmation,
-    Ending,
     Periods,
     Request,
     RequestState,
@@ -177,9 +176,8 @@ def erasing(speaker: Speaker, clock: Clock, random: Random) -> Step:
         now = clock()
         given = await store.given(tx, task.subject)
         if given and marked.ended_at is None:
-            ending = Ending(task.subject, task.order, task.withdrawal, task.receipt_key_hash)
             await store.note_ended(tx, task.subject, now)
-            await put(tx, words_ended(speaker, ending, given, now, random))
+            await put(tx, words_ended(speaker, task.subject, task.order, given, now, random))
         for request in await store.open_requests(tx, task.subject, None):
             await store.decide(tx, request, "voided", now)
         requests = await store.requests_of(tx, task.subject)

@@ -18,6 +18,7 @@ import pytest
 from infra.local.browser import Browser
 from infra.local.installation import CommandFailed
 from infra.local.screen import until
+from services.ledger.reader.proof import verify_proof
 from shared.kafka import Outgoing, Producer
 from shared.topics import STATED, ensure_topics
 from tests.contracts.consent_record import against_schema, against_shapes
@@ -140,7 +141,7 @@ def hold(world: World, request: str, subject: str) -> None:
 
 
 def receipts_of_the_erasure(link: str, folder: Path) -> dict[str, Path]:
-    """What the page of the one link that was given out leads to, each as a file that was kept; by identifier."""
+    """What the page of the order, whose link was given out, leads to, each as a file that was kept; by identifier."""
     page = Browser("en").get(link)
     base, kept, said = link.partition("/ledger/")[0], dict[str, Path](), []
     for path in {html.unescape(one) for one in re.findall(r'href="(/ledger/receipts/[^"/]+by=[^"]+)"', page.text)}:
@@ -154,9 +155,20 @@ def receipts_of_the_erasure(link: str, folder: Path) -> dict[str, Path]:
         said.append(statement["type"])
         kept[statement["id"]] = folder / f"{statement['id']}.json"
         kept[statement["id"]].write_text(json.dumps(value))
-    # The withdrawal of its one purpose is of the same act as that of everything, whose key this is.
-    assert sorted(said) == ["ConsentWithdrawn", *["DataErased"] * 3, "ErasureCompleted", "ErasureOrdered"]
+    assert sorted(said) == [*["ConsentWithdrawn"] * 2, *["DataErased"] * 3, "ErasureCompleted"]
     return kept
+
+
+def after_the_end(link: str) -> None:
+    """Nothing opens any more, and the link says what can still be shown: an entry, and the proof that it is there."""
+    page = Browser("de").get(link)
+    assert page.status == 410
+    assert "Was sich noch zeigen lässt" in page.text
+    left = Browser("en").get(link, Accept="application/json")
+    assert left.status == 410
+    value = json.loads(left.body)
+    vkey = Browser("en").get(f"{link.partition('/ledger/')[0]}/ledger/log/{value['shard']}/vkey").text.strip()
+    verify_proof(Browser("en").get(f"{link}&format=tlog-proof").body, unpadded(value["leaf"]), vkey)
 
 
 @pytest.mark.timeout(240)
@@ -182,7 +194,7 @@ def test_an_erased_person_is_found_nowhere_and_what_was_proven_of_them_stays_pro
         ("marketing", "recorded"),
         ("subjects", "recorded"),
     ]
-    # Its receipt is that of the withdrawal of everything, and opens for whoever has the key.
+    # Its receipt is that of the order, and leads to the others.
     page = Browser("en").get(done["receipt"])
     assert page.status == 200
     erased = tmp_path / "erased.json"
@@ -202,7 +214,7 @@ def test_an_erased_person_is_found_nowhere_and_what_was_proven_of_them_stays_pro
         assert world.sql(f"select count(*) from {table} where subject = '{subject}'") == "0", table
     # Ordered again it is the same order, and every holder looks once more for what a backup may have brought back.
     world.sql("insert into marketing.standing (subject, newest) values ('" + subject + "', 1)")
-    assert erase(world, subject) == done | {"receipt": None}
+    assert erase(world, subject) == done
     assert world.sql(f"select count(*) from marketing.standing where subject = '{subject}'") == "0"
     hold(world, done["request"], subject)
     # The old link answers in peace; evidence still opens, for a role and a reason.
@@ -218,6 +230,7 @@ def test_an_erased_person_is_found_nowhere_and_what_was_proven_of_them_stays_pro
     with pytest.raises(CommandFailed):
         command("evidence", subject, "newsletter/email", "-o", str(tmp_path / "late.zip"))
     assert Browser("en").get(link).status == 404
+    after_the_end(done["receipt"])
     # Old proofs know nothing of it.
     for file in (bundle, receipt, erased, tmp_path / "held.zip", *receipts.values()):
         assert "valid" in command("verify", str(file), "--vkey", str(vkey)).lower(), file
@@ -245,11 +258,14 @@ def test_an_address_that_nobody_confirmed_goes_from_everywhere_when_its_period_i
     world.sweep()
     state = f"select completed is not null from erasure.erasure_order where subject = '{subject}'"
     until("the order is completed", lambda: world.sql(state) == "t", 60)
+    request = world.sql(f"select request from erasure.erasure_order where subject = '{subject}'")
+    link = world.call("GET", f"/erasure/orders/{request}", caller="compliance")["receipt"]
     for table in ("subject_key", "contact_point", "identifier"):
         assert world.sql(f"select count(*) from subjects.{table} where subject = '{subject}'") == "0", table
     # Nothing was agreed to, so nothing has to be proven, and nobody is put on a list for having been typed in.
     until("the keys are gone", lambda: gone_from_the_ledger(world, subject), 90)
     assert world.sql(f"select count(*) from ledger.payload where subject = '{subject}'") == "0"
+    after_the_end(link)
     stranger.subscribe()
 
 

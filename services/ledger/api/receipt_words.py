@@ -1,6 +1,6 @@
 """What a receipt's page says in people's words: from the statement, and from the register that it names."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -29,6 +29,16 @@ def erased_names(texts: Texts, statement: Statement) -> list[str] | None:
         case "ErasureCompleted":
             return []
     return None
+
+
+def kept_until(texts: Texts, of_one_erasure: Iterable[Statement]) -> str:
+    """How long the proof of an erasure is kept, as far as its statements say so."""
+    told = [one.data for one in of_one_erasure if one.type in {"ErasureOrdered", "ErasureHeld", "ErasureCompleted"}]
+    ends = [getattr(data, "until", None) or getattr(data, "evidence_until", None) for data in told]
+    latest = max((parse_rfc3339(end) for end in ends if end is not None), default=None)
+    if latest is not None:
+        return texts("receipt.keep.until", until=moment(texts, latest))
+    return texts("receipt.keep.soon") if told else ""
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,14 @@ from typing_extensions import TypedDict
 
 from services.ledger import record as records
 from services.ledger import store
-from services.ledger.api.receipt_words import Said, erased_names, moment
+from services.ledger.api.receipt_words import Said, erased_names, kept_until, moment
 from services.ledger.log.leaf import leaf_hash
 from services.ledger.proofs import receipt as receipts
-from services.ledger.proofs.history import Histories, History
+from services.ledger.proofs.history import Histories, History, Remaining
 from services.ledger.proofs.issue import About, Prover
 from services.ledger.proofs.receipt import Snapshot
+from services.ledger.reader.proof import format_proof
+from services.ledger.reader.strict import encode_base64url
 from shared.access import needs, open_by_capability
 from shared.clock import from_millis, parse_rfc3339
 from shared.database import Database
@@ -33,6 +35,7 @@ from shared.web import language, wants_html
 
 HERE: Final = Path(__file__).parents[1]
 NO_RECEIPT: Final = "receipt-not-found"
+_GONE: Final = 410
 
 _STATEMENT: Final = re.compile(UUID7_PATTERN[:-1] + r"\Z", re.ASCII)
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z", re.ASCII)
@@ -145,6 +148,15 @@ class Receipts:
         except Refused:
             raise no_receipt() from None
 
+    async def remaining(self, order: str, key: str) -> Remaining:
+        """What there still is of an erasure's order, for whoever has the key that opened it; else the same refusal."""
+        if not _STATEMENT.match(order) or not receipts.opens_order(order, key):
+            raise no_receipt()
+        try:
+            return await self.histories.remaining(order)
+        except Refused:
+            raise no_receipt() from None
+
     async def _others(self, history: History, by: str) -> list[Statement]:
         """The other statements whose receipts the same key opens."""
         statement = history.entries[0].statement
@@ -157,7 +169,10 @@ class Receipts:
         ]
 
     async def answer(self, request: Request, statement: str, key: str, by: str, wanted: Format | None) -> Response:
-        history = await self.open(statement, key, by)
+        try:
+            history = await self.open(statement, key, by)
+        except Refused:
+            return self.destroyed(request, await self.remaining(statement, key), statement, key, wanted)
         [entry] = history.entries
         snapshot = await self.registers.get(entry.statement.data.register_version)
         if wanted is None and wants_html(request):
@@ -179,6 +194,44 @@ class Receipts:
                     media_type="application/json",
                     headers=_HEADERS,
                 )
+
+    def destroyed(self, request: Request, left: Remaining, order: str, key: str, wanted: Format | None) -> Response:
+        """What can still be shown when the keys of an erased subject are destroyed: a place in the log, with proof."""
+        proof = format_proof(left.index, left.hashes, left.note.encode())
+        if wanted == "tlog-proof":
+            return _file(proof, "text/plain", f"erased-{_short(order)}.tlog-proof")
+        if wanted is not None or not wants_html(request):
+            raise Refused(
+                "receipt-destroyed",
+                "The erasure is complete and its keys are destroyed: nobody can open this receipt any more.",
+                status=_GONE,
+                origin=left.log.origin,
+                shard=left.log.shard,
+                index=str(left.index),
+                leaf=encode_base64url(left.leaf),
+                proof=proof.decode(),
+                vkey=left.log.vkey,
+            )
+        lang = language(request)
+        texts = self.pages.texts(lang)
+        return self.pages.render(
+            "destroyed.html",
+            lang,
+            status=_GONE,
+            request=request,
+            headers=_HEADERS,
+            index=left.index,
+            size=left.size,
+            recorded_at=moment(texts, from_millis(int.from_bytes(left.leaf[-8:], "big"))),
+            proof=f"/ledger/receipts/{order}?" + urlencode({"key": key, "format": "tlog-proof"}),
+            name=_short(order),
+            values=[
+                ("origin", left.log.origin),
+                ("key", left.log.vkey),
+                ("root", left.note.split("\n")[2]),
+                ("leaf", leaf_hash(left.leaf).hex()),
+            ],
+        )
 
     def page(
         self,
@@ -211,6 +264,7 @@ class Receipts:
             overtaken=entry.overtaken,
             source=statement.source,
             erasure=statement.type in records.ERASURE_TYPES,
+            kept_until=kept_until(texts, [statement, *others]),
             labels=erased if erased is not None else said.labels or [texts("receipt.lead.everything")],
             titles=[] if erased is not None else said.titles or [texts("receipt.lead.everything")],
             controller=said.controller["name"],
@@ -228,6 +282,7 @@ class Receipts:
             statement=statement.id,
             name=_short(statement.id),
             download=download,
+            waits=statement.type == "ErasureOrdered" and all(one.type != "ErasureCompleted" for one in others),
             others=[self._other(texts, one, said, {"by": statement.id, **keys}) for one in others],
             latest=f"/ledger/receipts/{statement.id}/latest?" + urlencode(keys) if said.titles else "",
             values=[
@@ -284,7 +339,10 @@ def router(prover: Prover, registers: Registers, pages: Pages, limits: Limits) -
                 {"Retry-After": "Seconds after which to ask again."},
             ),
         },
-        refuses={404: "This link opens no receipt."},
+        refuses={
+            404: "This link opens no receipt.",
+            410: "It opened the receipts of an erasure, whose keys are destroyed; what there still is stands beside.",
+        },
     )
     async def receipt(
         request: Request,

@@ -69,6 +69,18 @@ class History:
     entries: Sequence[Proven]
 
 
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """What there still is of a destroyed statement: its leaf, which nobody can open, and its way up to the root."""
+
+    log: Log
+    size: int
+    note: str
+    index: int
+    leaf: bytes
+    hashes: Sequence[bytes]
+
+
 def unknown() -> Refused:
     """One answer for what was never here, and for what a stranger has no key to: neither tells anything."""
     return Refused("not-found", "There is nothing at this address.", status=404)
@@ -117,10 +129,29 @@ class Histories:
 
     async def of_statement(self, statement: str) -> History:
         """The one statement with this id, sealed; Refused 404 if there is none, or none any more."""
+        return await self._single(*await self._placed(statement))
+
+    async def remaining(self, statement: str) -> Remaining:
+        """What an erasure has left of the statement with this id; Refused 404 if none has taken anything of it."""
+        log, index = await self._placed(statement)
+        size, note = await self._checkpoint(log)
+        is_there = await self.db.fetchval(
+            """select exists (select from payload where shard = $1 and index = $2)
+                   or exists (select from lost_record where shard = $1 and index = $2)""",
+            log.shard,
+            index,
+        )
+        if is_there or index >= size:
+            raise unknown()
+        [leaf] = await leaves(self.db, log.shard, index, index + 1)
+        hashes = await inclusion_proof(index, size, self._stored_hashes(log))
+        return Remaining(log, size, note, index, leaf, hashes)
+
+    async def _placed(self, statement: str) -> tuple[Log, int]:
         for log in await self._all_logs():
             index = await self.db.fetchval("select index from seen where shard = $1 and id = $2", log.shard, statement)
             if index is not None:
-                return await self._single(log, int(index))
+                return log, int(index)
         raise unknown()
 
     async def of_acts(self, subject: str) -> Sequence[Statement]:

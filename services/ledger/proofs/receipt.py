@@ -20,6 +20,7 @@ from services.ledger import record as records
 from services.ledger.proofs.history import History, Proven
 from services.ledger.reader.proof import format_proof
 from services.ledger.reader.strict import encode_base64url
+from shared import erasure_key
 from shared.events import Statement
 
 FORMAT: Final = "consent-ledger/receipt/1"
@@ -73,7 +74,10 @@ def opens(statement: Statement, key: str) -> bool:
     """Whether this key opens the receipt of this statement; in constant time.
 
     Most carry the hash of a key of 16 bytes; a request that of the token in its confirmation mail, which is as secret.
+    The order of an erasure carries none: its id is made from the key.
     """
+    if statement.type == "ErasureOrdered":
+        return opens_order(statement.id, key)
     hashed = getattr(statement.data, "receipt_key_hash", None)
     raw: bytes | None = key.encode("ascii", "replace")
     if hashed is None:
@@ -82,6 +86,12 @@ def opens(statement: Statement, key: str) -> bool:
         raw = _decoded(key)
     given = hashlib.sha256(raw or b"").hexdigest()
     return hmac.compare_digest(given, hashed or "-" * 64) and None not in {raw, hashed}
+
+
+def opens_order(order: str, key: str) -> bool:
+    """Whether this key opens the order of an erasure with this id, or did while it could be read."""
+    raw = _decoded(key)
+    return raw is not None and erasure_key.is_key_of(order, raw)
 
 
 def _decoded(key: str) -> bytes | None:
@@ -94,9 +104,12 @@ def _decoded(key: str) -> bytes | None:
 
 
 def belong_together(one: Statement, other: Statement) -> bool:
-    """Whether the key of one opens the receipt of the other, both being of one subject: they are of one act, one
-    follows the other, or both follow the same."""
+    """Whether the key of one opens the receipt of the other, both being of one subject: they are of one act or of the
+    erasure by one request, one follows the other, or both follow the same."""
     if one.id == other.id or one.data.act == other.data.act:
+        return True
+    request = getattr(one.data, "request", None)
+    if request is not None and request == getattr(other.data, "request", None):
         return True
     mine, theirs = ({said.id, *getattr(said.data, "follows", [])} for said in (one, other))
     return not mine.isdisjoint(theirs)

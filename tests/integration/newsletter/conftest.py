@@ -285,7 +285,7 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def secrets_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("secrets")
-    create_secrets(directory, os.urandom, ("newsletter", "marketing", "subjects", "ledger"), CALLERS, 1)
+    create_secrets(directory, os.urandom, ("newsletter", "marketing", "subjects", "ledger", "erasure"), CALLERS, 1)
     return directory
 
 

@@ -15,7 +15,6 @@ from tests.integration.newsletter.test_sign_up import CLICKS, NEWSLETTER
 
 REQUEST = "01a20320-a209-7d4e-8f50-0000000000aa"
 ORDER = "01a20320-a209-7d4e-8f50-000000000009"
-WITHDRAWAL = "01a20320-a209-7d4e-8f50-00000000000c"
 
 
 async def subject_of(world: World) -> str:
@@ -25,11 +24,7 @@ async def subject_of(world: World) -> str:
 async def erase(world: World, subject: str) -> dict[str, Any]:
     step = handlers.erasing(world.newsletter.speaker, world.clock, os.urandom)
     holder = Holder(SOURCE, world.db, world.newsletter.speaker.register, ACTIVITY, 1, step, world.clock, os.urandom)
-    return dict(
-        await holder.erase(
-            Task(request=REQUEST, order=ORDER, subject=subject, withdrawal=WITHDRAWAL, receipt_key_hash="c" * 64)
-        )
-    )
+    return dict(await holder.erase(Task(request=REQUEST, order=ORDER, subject=subject)))
 
 
 async def left(world: World, subject: str) -> int:
@@ -52,8 +47,7 @@ async def test_what_was_agreed_to_is_withdrawn_and_everything_with_it_and_the_ro
         ("everything", None, "erasure"),
     }
     assert {one.time for one in withdrawn} == {answer["ended"]}
-    receipts = {one.id: one.data.receipt_key_hash for one in withdrawn if one.data.receipt_key_hash}
-    assert receipts == {WITHDRAWAL: "c" * 64}
+    assert all(one.data.follows == [ORDER] for one in withdrawn)
     assert await left(world, subject) == 0
     assert await world.superuser.fetchval("select count(*) from newsletter.mail") == 0
     again = await erase(world, subject)

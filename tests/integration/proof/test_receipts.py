@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import time
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
 from services.ledger.reader.proof import verify_proof
-from services.ledger.reader.strict import decode_base64url
+from services.ledger.reader.strict import decode_base64url, encode_base64url
 from services.ledger.reader.verify import verify
-from shared.events import parse
+from services.newsletter.domain import ACTIVITY
+from shared import erasure_key, holder
+from shared.clock import rfc3339, utc_now
+from shared.events import Statement, encode, parse
+from shared.events.types import DataErased, ErasureCompleted, ErasureOrdered
+from shared.identifiers import uuid7
+from shared.register import load
+from tests.integration.ledger.test_ending import destroyer, end_labels
 from tests.integration.newsletter.conftest import links
 from tests.integration.proof.conftest import ADDRESS, Installation
 
@@ -157,3 +167,72 @@ async def test_a_receipt_made_later_still_opens_the_same_commitment(installation
     assert before["proof"] != after["proof"]
     for one in (before, after):
         assert verify(json.dumps(one).encode(), await vkey(installation)) is not None
+
+
+async def erasure_of(installation: Installation, subject: str, key: bytes) -> list[Statement]:
+    """An order, what one service erased, and the completion, recorded and sealed; nothing has to be held."""
+    now, rules = utc_now(), load()
+
+    def common() -> dict[str, Any]:
+        return holder.common(rules, rules.activity(ACTIVITY), uuid7(now, os.urandom))
+
+    order, gone, request = erasure_key.order_id(key, now), uuid7(now, os.urandom), uuid7(now, os.urandom)
+    services = ["newsletter", "marketing", "subjects"]
+    said = [
+        ("erasure", order, ErasureOrdered(**common(), request=request, reason="objection", holders=services)),
+        ("subjects", gone, DataErased(**common(), request=request, erased=["address"], follows=[order])),
+        ("erasure", uuid7(now, os.urandom), ErasureCompleted(**common(), request=request, follows=[order, gone])),
+    ]
+    stated = [Statement.of(data, id=one, source=by, subject=subject, time=rfc3339(now)) for by, one, data in said]
+    ledger = installation.ledger
+    await ledger.send([ledger.message(encode(one), source=one.source) for one in stated])
+    await ledger.run_through()
+    return stated
+
+
+async def page_that_names(other: Statement, link: str) -> str:
+    """Which others there are is read from the state map, which follows what is sealed."""
+    async with httpx.AsyncClient(headers=BROWSER | {"Accept-Language": "de"}) as http:
+        while True:
+            page = (await http.get(link)).text
+            if other.id in page:
+                return page
+            await asyncio.sleep(0.02)
+
+
+async def test_who_never_agreed_to_anything_has_receipts_of_the_erasure_and_then_what_can_still_be_shown(
+    installation: Installation,
+) -> None:
+    await installation.front.asked(ADDRESS)
+    await installation.front.no_mail_waits()
+    await installation.pass_on()
+    key, http, vkey_of_log = os.urandom(erasure_key.SIZE), installation.front.http, await vkey(installation)
+    order, *others = await erasure_of(installation, await installation.subject(), key)
+    link = f"/ledger/receipts/{order.id}?key={encode_base64url(key)}"
+    kept = (await http.get(link, headers=JSON)).content
+    for path in (link, *(f"/ledger/receipts/{one.id}?key={encode_base64url(key)}&by={order.id}" for one in others)):
+        answer = await http.get(path, headers=JSON)
+        assert answer.status_code == 200, path
+        assert verify(answer.content, vkey_of_log) is not None
+    page = await page_that_names(others[-1], installation.settings.ledger_url + link)
+    assert others[0].id in page
+    assert "binnen eines Tages nach dem Abschluss" in page
+
+    await end_labels(installation.ledger)
+    await (await destroyer(installation.ledger)).step()
+    page = await http.get(link, headers=BROWSER | {"Accept-Language": "de"})
+    assert page.status_code == 410
+    assert "Was sich noch zeigen lässt" in page.text
+    answer = await http.get(link, headers=JSON)
+    left = answer.json()
+    assert (answer.status_code, left["error"]) == (410, "receipt-destroyed")
+    proof = await http.get(f"{link}&format=tlog-proof", headers=JSON)
+    assert verify_proof(proof.content, decode_base64url("", "", left["leaf"]), vkey_of_log).size > int(left["index"])
+    # What was kept holds for ever; without the key, and of any other statement, nobody learns that there was anything.
+    assert verify(kept, vkey_of_log) is not None
+    for path in (
+        f"/ledger/receipts/{order.id}?key={'A' * 22}",
+        f"/ledger/receipts/{others[-1].id}?key={encode_base64url(key)}",
+        f"/ledger/receipts/{others[-1].id}?key={encode_base64url(key)}&by={order.id}",
+    ):
+        assert (await http.get(path, headers=JSON)).status_code == 404, path

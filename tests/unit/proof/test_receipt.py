@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from services.ledger.proofs.history import History
-from services.ledger.proofs.receipt import Snapshot, belong_together, opens, proof, receipt, to_bytes
+from services.ledger.proofs.receipt import Snapshot, belong_together, opens, opens_order, proof, receipt, to_bytes
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.proof import verify_proof
 from services.ledger.reader.strict import encode_base64url
@@ -164,7 +164,17 @@ def test_a_request_opens_by_the_token_of_its_mail_and_by_nothing_else() -> None:
         assert not opens(statement("request"), other), other
 
 
-@pytest.mark.parametrize("of", ["refused", "ordered", "erased", "completed"])
+def test_the_order_of_an_erasure_opens_by_the_key_that_its_id_was_made_from() -> None:
+    key = encode_base64url(RECEIPT_KEY)
+    assert opens(statement("ordered"), key)
+    for other in (encode_base64url(bytes(16)), "", key + "=", key[:-1], erased().token, "-" * 64, "\u00e4"):
+        assert not opens(statement("ordered"), other), other
+    # The key of another statement does not open an order that happens to have an id like any other.
+    for of in ("ended", "erased", "completed"):
+        assert not opens_order(statement(of).id, key)
+
+
+@pytest.mark.parametrize("of", ["refused", "ended", "erased", "completed"])
 def test_a_statement_without_a_key_hash_opens_for_nobody_by_itself(of: str) -> None:
     for key in (encode_base64url(RECEIPT_KEY), erased().token, "-" * 64, ""):
         assert not opens(statement(of), key)
@@ -175,7 +185,8 @@ def test_a_statement_without_a_key_hash_opens_for_nobody_by_itself(of: str) -> N
     [
         ("request", {"request", "refused", "mail", "given"}),
         ("given", {"request", "mail", "given", "used"}),
-        ("ended", {"ended", "ordered", "erased", "completed"}),
+        ("ordered", {"ended", "ordered", "held", "erased", "completed"}),
+        ("held", {"ordered", "held", "erased", "completed"}),
     ],
 )
 def test_what_is_of_one_act_belongs_together_and_nothing_else(of: str, together: set[str]) -> None:
@@ -184,7 +195,7 @@ def test_what_is_of_one_act_belongs_together_and_nothing_else(of: str, together:
     assert all(belong_together(statement(name), statement(of)) for name in found)
 
 
-@pytest.mark.parametrize("of", ["ordered", "ended", "erased", "completed"])
+@pytest.mark.parametrize("of", ["ordered", "held", "ended", "erased", "completed"])
 def test_the_receipts_of_an_erasure_verify_and_one_bit_is_noticed(of: str) -> None:
     told = erased()
     whole = to_bytes(receipt(told.world.history([told.indexes[of]]), snapshot()))

@@ -8,24 +8,30 @@ import pytest
 from starlette.requests import Request
 
 from services.ledger.api.receipts import HERE, Receipts
+from services.ledger.proofs.history import Remaining
 from services.ledger.proofs.receipt import RECEIPTED_TYPES, Snapshot
 from shared.pages import LANGUAGES, Pages
 from shared.register import load
 from tests.opt_in import OptIn
 
 PAGES = Pages("ledger", HERE)
-RECEIPTED = ("request", "refused", "given", "withdrawn", "ordered", "ended", "erased", "completed")
+RECEIPTED = ("request", "refused", "given", "withdrawn", "ordered", "held", "ended", "erased", "completed")
 
 
-def page(of: str, language: str) -> str:
+def asked(query: str) -> Request:
+    headers = [(b"accept", b"text/html")]
+    return Request({"type": "http", "method": "GET", "path": "/", "headers": headers, "query_string": query.encode()})
+
+
+def page(of: str, language: str, *, others: bool = True) -> str:
     story = OptIn().play()
     story.erase()
-    query = f"key=AAAAAAAAAAAAAAAAAAAAAA&lang={language}".encode()
-    request = Request({"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": query})
+    request = asked(f"key=AAAAAAAAAAAAAAAAAAAAAA&lang={language}")
     shown = Receipts(None, None, PAGES)  # type: ignore[arg-type] - a page is made from what was read already
     history = story.world.history([story.indexes[of]])
-    others = [story.world.statements[index] for name, index in story.indexes.items() if name in RECEIPTED]
-    return bytes(shown.page(request, history, Snapshot(load().snapshot()), {"key": "key"}, others).body).decode()
+    same = [story.world.statements[index] for name, index in story.indexes.items() if name in RECEIPTED and name != of]
+    others_shown = same if others else []
+    return bytes(shown.page(request, history, Snapshot(load().snapshot()), {"key": "key"}, others_shown).body).decode()
 
 
 def test_both_languages_have_the_same_texts() -> None:
@@ -71,7 +77,7 @@ def test_a_page_runs_only_the_verifier_of_its_own_origin_and_loads_nothing_else(
 
 
 def test_a_page_leads_to_the_other_receipts_that_the_same_key_opens() -> None:
-    html = page("ended", "en")
+    html = page("ordered", "en")
     for name in ("The order to erase is on record", "An erasure is on record", "The end of the erasure is on record"):
         assert name in html
     assert "&amp;by=" in html or "?by=" in html
@@ -84,3 +90,39 @@ def test_the_receipt_of_an_erasure_says_what_was_done(of: str, words: str) -> No
     html = page(of, "en").partition("<main")[2]
     assert words in html
     assert PAGES.texts("en")("receipt.lead.everything") not in html
+
+
+def test_the_receipts_of_an_erasure_say_until_when_they_open() -> None:
+    texts = PAGES.texts("en")
+    for of in ("ordered", "erased", "completed"):
+        words = page(of, "en")
+        # The longest of what was recorded, and not what the order said first.
+        assert "It is kept until 14 May 2032" in words, of
+        assert texts("receipt.keep.text") not in words
+
+
+def test_the_page_of_an_order_says_that_the_completion_comes_and_stops_saying_so() -> None:
+    waits = PAGES.texts("de")("receipt.others.waits")
+    assert waits in page("ordered", "de", others=False)
+    assert waits not in page("ordered", "de")
+    assert waits not in page("erased", "de", others=False)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_where_the_keys_are_destroyed_the_page_says_what_can_still_be_shown(language: str) -> None:
+    told = OptIn().play()
+    told.erase()
+    history = told.world.history([told.indexes["ordered"]])
+    [entry] = history.entries
+    left = Remaining(history.log, history.size, history.note, entry.index, entry.leaf, entry.hashes)
+    request = asked(f"lang={language}")
+    shown = Receipts(None, None, PAGES).destroyed(request, left, entry.statement.id, "key", None)  # type: ignore[arg-type]
+    assert shown.status_code == 410
+    html = bytes(shown.body).decode()
+    assert f'<html lang="{language}">' in html
+    assert "{" not in html.partition("</style>")[2]
+    assert f" {entry.index} " in html
+    assert "format=tlog-proof" in html
+    # Of what was recorded nothing is known any more.
+    for secret in (entry.statement.subject, entry.pin.hex(), entry.opening.hex()):
+        assert secret not in html
