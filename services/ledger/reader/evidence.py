@@ -113,6 +113,8 @@ class Bundle:
     holds: bool = False
     latest_proven: bool = False
     """Whether the bundle proves that the log holds no later word at its checkpoint"""
+    latest: Facts | None = None
+    """What that proof says, of the map above all"""
 
     def verify(self) -> None:
         """All nine steps, or Invalid."""
@@ -484,6 +486,7 @@ class Bundle:
             newest = [said.index for said in word.said if said.statement is not None]
             if [one.index for one in mine[-1:]] != newest or any(one.event.label != word.label for one in mine):
                 raise Invalid(step, f"the file {LATEST}", f"has another latest word on {matter} than this bundle")
+        self.latest = proof.facts
         return proof.fresh_seconds
 
     def _effects(self, step: str) -> None:
@@ -520,7 +523,7 @@ class Bundle:
             facts.add_leaf(one.index, entry.leaf, one.event, matter)
             facts.add_pin(self.subject, one.pin)
             facts.add_label(self.subject, matter, one.event.label)
-        return facts
+        return facts if self.latest is None else facts.with_those_of(self.latest)
 
     @property
     def conclusion(self) -> str:

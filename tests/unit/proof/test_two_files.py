@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 
-from services.ledger.evidence.bundle import bundle
+from services.ledger.evidence.bundle import bundle, files_of
 from services.ledger.log.leaf import event_leaf, leaf_hash
 from services.ledger.log.secrets import SubjectSecrets
 from services.ledger.reader.facts import contradictions
 from services.ledger.reader.verify import main, verify
 from shared.clock import millis
 from tests.opt_in import OptIn, World
+from tests.unit.proof.forging import mended
 from tests.unit.proof.proving import (
     as_file,
     checkpoint_at,
@@ -162,6 +164,21 @@ def test_a_withdrawal_left_out_of_a_later_map_is_named() -> None:
     lie = as_file(made(world, "latest"))
     for one in kept:
         assert only(world, one, lie) == "an older state shown as the newest"
+
+
+def test_a_withdrawal_left_out_of_a_bundle_is_named() -> None:
+    story = OptIn().play()
+    world, given, withdrawn = story.world, story.indexes["given"], story.indexes["withdrawn"]
+    kept = kept_receipt(world, withdrawn)
+    world.map.update(world.secrets.label(OWN), 1, given, leaf_hash(world.leaves[given]))
+    world.later()
+    end_batch(world)
+    files = files_of(replace(story.material, latest=made(world, "latest")))
+    lie = mended({name: one for name, one in files.items() if f"/{withdrawn}" not in name})
+    report = verify(lie, world.signer.vkey)
+    assert report is not None
+    assert "it does not hold" not in report.conclusion
+    assert only(world, kept, lie) == "an older state shown as the newest"
 
 
 def test_absence_after_presence_is_named() -> None:
