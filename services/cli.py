@@ -439,7 +439,11 @@ def verify(
         Path | None, typer.Argument(help="A second one: is there anything in which both cannot be true?")
     ] = None,
     vkey: Annotated[
-        Path | None, typer.Option(help="File with the log's verifier key (or keys, see vkeys), obtained independently.")
+        Path | None,
+        typer.Option(
+            help="File with the log's verifier key (or keys, see vkeys), and its fresh key on a line of its own: "
+            "obtained independently."
+        ),
     ] = None,
     policy: Annotated[
         Path | None, typer.Option(help="tlog-policy file: which logs, which witnesses, how many must have cosigned.")

@@ -87,7 +87,7 @@ class Pagemaker:
             purpose=f"{proof.purpose}/{proof.channel}",
             subject=proof.subject,
             reason=None if proof.judgement is None else proof.judgement.reason,
-            as_of=at(proof.fresh_seconds * 1000),
+            as_of=at(proof.fresh.seconds * 1000),
             moment="" if asked_at is None else moment(texts, asked_at),
             words=[
                 (word.matter, word.record is not None, [told(said) for said in word.said])

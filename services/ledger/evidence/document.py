@@ -512,6 +512,5 @@ class Document:
         return self._time(rfc3339(from_millis(one.event.recorded_at)), short=short)
 
     def _fresh_seconds(self) -> int:
-        note = parse_note(self.bundle.files[layout.CHECKPOINT])
-        fresh = f"{self.bundle.origin}/fresh"
-        return max(int.from_bytes(line.signature[:8], "big") for line in note.signatures if line.name == fresh)
+        assert self.bundle.fresh is not None  # noqa: S101 - a document is made of a verified bundle
+        return self.bundle.fresh.seconds

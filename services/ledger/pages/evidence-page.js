@@ -92,7 +92,7 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
       basis: ["Rechtsgrundlage", "Legal basis"],
       requested: ["Angefragt", "Requested"],
       uses: ["Nutzungen", "Uses"],
-      as_of: ["Stand", "As of"],
+      as_of: ["Stand (Zeit nach einem Schlüssel aus dieser Datei)", "As of (time by a key out of this file)"],
       size: ["Einträge im Protokoll bis dahin", "Entries of the log up to then"],
       log: ["Protokoll", "Log"],
       stamped: ["Spätestens da", "There at the latest"],

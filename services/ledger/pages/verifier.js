@@ -184,8 +184,20 @@ const ConsentLedger = (() => {
 
   // -- JSON from a stranger (§1, §3) ------------------------------------------------------------------------------
 
-  /* One text, one meaning: no name twice in an object, no lone surrogate, nothing before or behind. Objects come
-     without a prototype; a number that is no safe integer comes as the one thing nobody takes for a number: null. */
+  /* A number that is no small integer: nothing we read is one, so it is no number, no text and no null to anybody. */
+  class Numeral {
+    constructor(written) {
+      this.written = /^-?[0-9]+$/.test(written) ? written : `of a double ${Number(written)}`;
+    }
+
+    // No text of a file begins so: it would be no strict JSON.
+    toJSON() {
+      return `\ud800${this.written}`;
+    }
+  }
+
+  /* One text, one meaning: no name twice in an object, no lone surrogate, nothing before or behind, not more than 64
+     objects and arrays inside one another. Objects come without a prototype. */
   function parseJson(step, raw, what) {
     const source = text(step, raw, what);
     let at = 0;
@@ -225,7 +237,7 @@ const ConsentLedger = (() => {
     }
 
     function value(depth) {
-      if (depth > 500) throw wrong();
+      if (depth >= 64 && /[[{]/.test(source[at])) throw wrong();
       switch (source[at]) {
         case "{": {
           const found = Object.create(null);
@@ -258,7 +270,7 @@ const ConsentLedger = (() => {
         default: {
           const number = token(/-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y);
           if (!Number.isFinite(Number(number))) throw wrong();
-          return /^-?[0-9]{1,15}$/.test(number) ? Number(number) : null;
+          return /^-?[0-9]{1,15}$/.test(number) ? Number(number) : new Numeral(number);
         }
       }
     }
@@ -270,7 +282,7 @@ const ConsentLedger = (() => {
     return found;
   }
 
-  const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+  const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Numeral);
 
   function sorted(value) {
     if (Array.isArray(value)) return value.map(sorted);
@@ -320,7 +332,7 @@ const ConsentLedger = (() => {
   function milliseconds(step, value, what) {
     string(step, value, what, TIME);
     const at = Date.parse(value);
-    demand(!Number.isNaN(at) && new Date(at).toISOString() === value, step,
+    demand(!Number.isNaN(at) && new Date(at).toISOString() === value && !value.startsWith("0000"), step,
       `${what} is no time of the calendar`, `${what} ist keine Zeit des Kalenders`);
     return at;
   }
@@ -502,7 +514,7 @@ const ConsentLedger = (() => {
     if (!time) return null;
     const shown = `${time.slice(1, 4).join("-")}T${time.slice(4).join(":")}.000Z`;
     const at = Date.parse(shown);
-    return !Number.isNaN(at) && new Date(at).toISOString() === shown ? at : null;
+    return !Number.isNaN(at) && new Date(at).toISOString() === shown && !shown.startsWith("0000") ? at : null;
   }
 
   // -- the archive (§18) ------------------------------------------------------------------------------------------
@@ -758,7 +770,8 @@ const ConsentLedger = (() => {
       ]);
       this.demand(said.format === "consent-ledger/proof/1" && said.kind === "latest", "is of another kind", "ist von anderer Art");
       this.demand(said.vkey === this.vkey, "is signed by another key", "ist von einem anderen Schlüssel unterschrieben");
-      this.checkpoint = await verifyCheckpoint(step, utf8(string(step, said.checkpoint, "the checkpoint")), said.vkey, string(step, said.fresh_vkey, "the fresh key"));
+      [this.note, this.fresh] = [utf8(string(step, said.checkpoint, "the checkpoint")), string(step, said.fresh_vkey, "the fresh key")];
+      this.checkpoint = await verifyCheckpoint(step, this.note, said.vkey, this.fresh);
       [this.subject, this.purpose, this.channel] = [
         string(step, said.subject, "the subject", SUBJECT), string(step, said.purpose, "the purpose", NAME), string(step, said.channel, "the channel", NAME),
       ];
@@ -775,6 +788,7 @@ const ConsentLedger = (() => {
       this.demand((said.anchor === null) === (shown.length > 0), "has no anchor, or one too many", "hat keinen Anker oder einen zu viel");
       if (said.anchor !== null) {
         const anchor = object(step, said.anchor, "the anchor");
+        this.demand(typeof anchor.overtaken === "boolean", "has an anchor that is none", "hat einen Anker, der keiner ist");
         const matter = `${anchor.overtaken ? "overtaken:" : ""}${string(step, anchor.matter, "a matter")}`;
         await this.said(anchor, matter, await this.label(matter));
       }
@@ -1224,9 +1238,13 @@ const ConsentLedger = (() => {
   /* Local parts without case, domains as the DNS has them (IDNA). */
   function normalisedAddress(address) {
     const [local, domain] = [address.slice(0, Math.max(0, address.lastIndexOf("@"))), address.slice(address.lastIndexOf("@") + 1)];
+    // A URL knows ports, paths, escapes and numbers for hosts; the domain of an address has none of these.
+    if (!/^[A-Za-z0-9.\u0080-\uffff-]+$/.test(domain) || /(?:^|\.)(?:0[xX][0-9A-Fa-f]*|[0-9]+)\.?$/.test(domain)) return null;
     try {
       const host = new URL(`http://${domain}/`).hostname;
-      return `${local.normalize("NFD").toUpperCase().toLowerCase().normalize("NFC")}@${host}`;
+      // A dotless i is another letter than i, and upper case would make them one.
+      const folded = local.normalize("NFD").split("\u0131").map((part) => part.toUpperCase().toLowerCase()).join("\u0131");
+      return `${folded.normalize("NFC")}@${host}`;
     } catch {
       return null;
     }
@@ -1252,14 +1270,17 @@ const ConsentLedger = (() => {
     const keys = new Map();
     const value = exactly(step, parseJson(step, raw, "dkim-keys.json"), "dkim-keys.json", ["keys"]);
     for (const one of list(step, value.keys, "the DKIM keys", 64)) {
-      object(step, one, "a DKIM key");
+      exactly(step, one, "a DKIM key", ["domain", "record", "selector"]);
       const name = `${string(step, one.domain, "a domain").toLowerCase()} ${string(step, one.selector, "a selector")}`;
       const record = tagList(step, string(step, one.record, "a DKIM key"));
       const unfit = ["a DKIM key is named twice or is no RSA key", "ein DKIM-Schlüssel kommt doppelt vor oder ist kein RSA-Schlüssel"];
       demand(!keys.has(name) && (record.get("v") ?? "DKIM1") === "DKIM1" && (record.get("k") ?? "rsa") === "rsa", step, ...unfit);
       try {
-        const der = bytesOf(atob(record.get("p") ?? ""));
-        keys.set(name, await subtle.importKey("spki", der, { name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" }, false, ["verify"]));
+        const der = fromBase64(step, record.get("p") ?? "", "a DKIM key");
+        const key = await subtle.importKey("spki", der, { name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" }, false, ["verify"]);
+        // Of 512 bits anybody finds the private key (RFC 8301 §3.2).
+        demand(key.algorithm.modulusLength >= 1024, step, ...unfit);
+        keys.set(name, key);
       } catch {
         throw new Refusal(step, ...unfit);
       }
@@ -1311,7 +1332,7 @@ const ConsentLedger = (() => {
 
   function parseNoticeKeys(step, raw) {
     const keys = new Map();
-    const value = object(step, parseJson(step, raw, "notice-keys.json"), "notice-keys.json");
+    const value = exactly(step, parseJson(step, raw, "notice-keys.json"), "notice-keys.json", ["keys"]);
     for (const one of list(step, value.keys, "the notice keys", 64)) {
       exactly(step, one, "a notice key", ["alg", "crv", "kid", "kty", "use", "x"]);
       const x = fromBase64url(step, one.x, "a notice key");
@@ -1471,6 +1492,7 @@ const ConsentLedger = (() => {
         "der angegebene Schlüssel ist nicht der, den diese Datei nennt");
       const note = this.file(2, "checkpoint.txt");
       const checkpoint = await verifyCheckpoint(2, note, enclosed, this.line(2, "fresh-vkey.txt"));
+      [this.note, this.fresh] = [note, this.line(2, "fresh-vkey.txt")];
       demand(checkpoint.origin === this.origin && checkpoint.size === this.size, 2,
         "the checkpoint is not the one the manifest names", "der Prüfpunkt ist nicht der aus dem Inhaltsverzeichnis");
       [this.checkpoint, this.signedBy] = [checkpoint, enclosed];
@@ -1812,13 +1834,14 @@ const ConsentLedger = (() => {
       }
       const proof = new LatestWord(9, this.file(9, "proofs/latest.json"), this.signedBy);
       await proof.verify();
-      const about = [proof.subject, proof.purpose, proof.channel, proof.checkpoint.origin, proof.checkpoint.size, hex(proof.checkpoint.root)];
-      const own = [this.subject, this.purpose, this.channel, this.origin, this.size, hex(this.checkpoint.root)];
+      const about = [proof.subject, proof.purpose, proof.channel, proof.fresh, binaryOf(proof.note)];
+      const own = [this.subject, this.purpose, this.channel, this.fresh, binaryOf(this.note)];
       demand(about.every((one, at) => one === own[at]), 9, "the proof of the latest word is about something else, or under another checkpoint",
         "der Beweis des letzten Wortes handelt von etwas anderem oder steht unter einem anderen Prüfpunkt");
       for (const [matter, { label, said }] of proof.words) {
         const mine = this.recorded.filter((one) => one.matter === matter && !one.overtaken);
-        const newest = said?.statement ? said.index : undefined;
+        // An ERASURE is a later word too, and no entry of a bundle: what it ended must not look as if it never was.
+        const newest = said?.index;
         demand(mine.at(-1)?.index === newest && mine.every((one) => one.event.label === label), 9,
           `the latest word on ${matter} is another than the one here`, `das letzte Wort zu ${matter} ist ein anderes als das hier`);
       }
@@ -1836,7 +1859,9 @@ const ConsentLedger = (() => {
         demand(noted.statement === restrictive.get(index), 9, `the file ${name} is about no withdrawal here`, `die Datei ${name} betrifft keinen Widerruf hier`);
         for (const system of list(9, noted.systems, "systems", 64)) {
           exactly(9, system, "a system", ["applied_at", "in_transmission", "system"]);
-          const [where, when] = [string(9, system.system, "a system"), string(9, system.applied_at, "a time")];
+          const [where, when] = [string(9, system.system, "a system", NAME), system.applied_at];
+          milliseconds(9, when, "a time");
+          list(9, system.in_transmission, "messages", 4096).forEach((one) => string(9, one, "a message", /^[!-~]{1,200}$/));
           this.effective.push({ index, system: where, appliedAt: when, inTransmission: system.in_transmission });
           this.found(9, `by the operator's word, the withdrawal at index ${index} took effect in ${where} at ${when}`,
             `nach Angabe des Betreibers wirkte der Widerruf mit Index ${index} in ${where} um ${when}`);
@@ -1850,6 +1875,7 @@ const ConsentLedger = (() => {
     try {
       const grades = at(snapshot, "files", "grades.toml");
       const rule = at(grades, "rules").find((one) => one.version === at(grades, "current"));
+      if (typeof rule.version !== "number") throw refuse();
       const needs = at(rule, "grades").map((one) => [at(one, "grade"), at(one, "needs")]);
       if (needs.some(([letter]) => !/^[A-D]$/.test(letter)) || needs.every(([, need]) => need.length > 0)) throw refuse();
       return needs.find(([, need]) => need.every((one) => facts.has(one)))[0];
@@ -1867,7 +1893,6 @@ const ConsentLedger = (() => {
     const lines = source.slice(0, gap).split("\n");
     const refuse = () => new Refusal(step, "the proof is malformed", "der Beweis ist fehlerhaft");
     if (lines.shift() !== "c2sp.org/tlog-proof@v1") throw refuse();
-    if (lines[0]?.startsWith("extra ")) fromBase64(step, lines.shift().slice(6), "the extra data");
     const index = lines.shift();
     if (!index?.startsWith("index ") || lines.length > 64) throw refuse();
     const hashes = lines.map((line) => fromBase64(step, line, "a hash"));

@@ -78,6 +78,11 @@ def verify_checkpoint(data: bytes, vkey: str) -> Checkpoint:
     return checkpoint
 
 
+def is_log_of(origin: str, subject: str) -> bool:
+    """Whether this is the origin of the log of the subject's shard."""
+    return origin.endswith(f"/ledger/log/{subject.partition('.')[0]}")
+
+
 def parse_decimal(step: str, what: str, text: str) -> int:
     """Read a u64 in decimal without leading zeros, or raise Invalid."""
     if not _DECIMAL.match(text) or int(text) >= U64_LIMIT:

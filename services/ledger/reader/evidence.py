@@ -20,24 +20,24 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from services.ledger.reader.archive import unpack
-from services.ledger.reader.checkpoint import Checkpoint
+from services.ledger.reader.checkpoint import Checkpoint, is_log_of
 from services.ledger.reader.compartment import open_compartment
 from services.ledger.reader.double_opt_in import DoubleOptIn, Shown
 from services.ledger.reader.entry import Entry, Recorded, parse_entry, parse_statement, verify_in_log
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.facts import Facts
 from services.ledger.reader.finding import Finding
-from services.ledger.reader.note import CosignatureVerifier, parse_note
+from services.ledger.reader.fresh import Fresh, verify_fresh
 from services.ledger.reader.policy import Policy, Trusted, is_trusted, verify_enclosed
 from services.ledger.reader.proof_file import ProofFile
 from services.ledger.reader.served import CLOCKS_APART_MS, hold_against, key_id, parse_notice_keys, verify_served
 from services.ledger.reader.stamp import STAMPS_LIMIT, Stamp, parse_stamp
-from services.ledger.reader.strict import Fields, canonical_json, moment, parse_json
+from services.ledger.reader.strict import Fields, canonical_json, parse_json
 from services.ledger.record import RECORDED_TYPES, NoRecord, notices_of, parse_snapshot, record
 from shared.clock import from_millis, millis, parse_rfc3339, rfc3339
 from shared.events import EVERYTHING, RESTRICTIVE, Standing, Statement, is_overtaken, purpose_matter
 from shared.events.matter import MATTER_PATTERN, OVERTAKEN
-from shared.identifiers import is_subject, shard_of
+from shared.identifiers import is_subject
 from shared.register import RegisterInvalid
 from shared.register.notice import Notice, parse_notice
 
@@ -60,6 +60,7 @@ STEPS: Final = 9
 KNOWN_VERIFIERS: Final = (
     "30abc12e9f9d571bd9e0ac4d51df84bce99303a512ae3632b0b4750cb39c0fb6",
     "ab450cc01534ab3e74eaaf1d4c73fa106a6ade0d61536278ca6ecf7879c92d22",
+    "ba65067b609c50005e28a7fbb30aece19e3bf0d3459d8dbff5f6601b152aa345",
 )
 
 _HASH = "[0-9a-f]{64}"
@@ -69,8 +70,10 @@ _MANY = re.compile(
     rf"|attachments/{_HASH}|(?:effects|timestamps)/{_NUMBER}\.json|opened/{_NUMBER}-(?:evidence\.json|brief\.json|attachment-[0-9]\.(?:eml|bin))"
 )
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z", re.ASCII)
+_WORD = re.compile(r"[!-~]{1,200}\Z", re.ASCII)
 _KEYS_LIMIT = 4096
 _SYSTEMS_LIMIT = 64
+_SENDING_LIMIT = 4096
 
 
 def opened_name(index: int, compartment: str, media_type: str = "") -> str:
@@ -96,6 +99,7 @@ class Bundle:
     origin: str = ""
     size: int = 0
     checkpoint: Checkpoint | None = None
+    fresh: Fresh | None = None
     stamps: list[Stamp] = field(default_factory=list)
     """By the size they are about"""
     entries: list[Entry] = field(default_factory=list)
@@ -176,21 +180,17 @@ class Bundle:
         note = self._file(step, CHECKPOINT)
         try:
             shown = verify_enclosed(self.vkey, enclosed, note)
-            fresh = CosignatureVerifier(self._line(step, FRESH_VKEY))
-            seconds = fresh.verify(parse_note(note))
+            fresh = verify_fresh(self.vkey, self._line(step, FRESH_VKEY), shown.checkpoint.origin, note)
         except Invalid as error:
             raise Invalid(step, "the checkpoint", f"does not verify: {error}") from None
         checkpoint = shown.checkpoint
         if checkpoint.origin != self.origin or checkpoint.size != self.size:
             raise Invalid(step, "the checkpoint", "is not the one the manifest names")
-        if fresh.name != f"{self.origin}/fresh":
-            raise Invalid(step, "the fresh line", "is by a key of another name")
-        self.checkpoint, self.signed_by = checkpoint, enclosed
+        self.checkpoint, self.signed_by, self.fresh = checkpoint, enclosed, fresh
         self._found(
             2,
             f"the checkpoint of {self.origin}, {self.size} leaves, is signed by the log's key; "
-            f"it was the newest at {moment(seconds)} by the word of the bundle's own fresh key"
-            f"{shown.cosigners()}",
+            f"it was the newest at {fresh.said}{shown.cosigners()}",
         )
         self._stamps(step, checkpoint)
 
@@ -232,7 +232,7 @@ class Bundle:
     def step_4(self) -> None:
         """One subject, one pin, the log of its shard; complete histories; overtaken is what was overtaken."""
         step = "4"
-        if self.origin.rpartition("/ledger/log/")[2] != str(shard_of(self.subject)):
+        if not is_log_of(self.origin, self.subject):
             raise Invalid(step, "the origin", "is not that of the log of the subject's shard")
         own = {f"{kind}:{self.purpose}/{self.channel}" for kind in ("purpose", "ask", "use")} | {EVERYTHING}
         pins, ids, before = {one.pin for one in self.recorded}, set[tuple[str, str]](), 0
@@ -407,7 +407,7 @@ class Bundle:
             made = record(one.statement, snapshot)
         except NoRecord:
             raise Invalid(step, f"the register of the statement at index {one.index}", "does not know it") from None
-        if found != made:
+        if canonical_json(found) != canonical_json(made):
             raise Invalid(step, f"the file {name}", "is not the record that statement and register make")
 
     # -- 7 ---------------------------------------------------------------------------------------------------------
@@ -461,33 +461,37 @@ class Bundle:
             said = f"consent does not hold; the last word on the purpose is {word.status}"
             self.state = "it does not hold any more"
         later = "That the log holds no later word is not proven by this file"
+        if self.holds and LATEST not in self.files:
+            self.state += "; whether a later word has ended it is not shown"
         if LATEST in self.files:
-            as_of = self._latest(step)
+            self._latest(step)
             self.latest_proven = True
-            later = f"The log holds no later word, as of {moment(as_of)}: by its state map, proven in this file"
+            later = "The log holds no later word at this size: by its state map, proven in this file"
         self._found(9, f"by the statements in this bundle, {said} at {self.size} leaves. {later}")
         for one in self.recorded:
             if one.statement.type == "ConsentUsed" and not self.covered(one.statement):
                 self._found(9, f"the use at index {one.index} relied on no consent in force when its permit was issued")
         self._effects(step)
 
-    def _latest(self, step: str) -> int:
-        """Hold the proof of the latest word against the bundle; the second of its fresh line, or Invalid."""
+    def _latest(self, step: str) -> None:
+        """Hold the proof of the latest word against the bundle, or raise Invalid."""
         proof = ProofFile(self.files[LATEST], self.signed_by)
         try:
             proof.verify()
         except Invalid as error:
             raise Invalid(step, f"the file {LATEST}", f"does not verify: step {error.step}: {error}") from None
-        about = (proof.kind, proof.subject, proof.purpose, proof.channel, proof.checkpoint)
-        if about != ("latest", self.subject, self.purpose, self.channel, self.checkpoint):
+        about = (proof.kind, proof.subject, proof.purpose, proof.channel)
+        # To the byte: another fresh line there would make this very checkpoint the newest of another time.
+        under = (proof.note, proof.fresh_vkey) == (self._file(step, CHECKPOINT), self._line(step, FRESH_VKEY))
+        if about != ("latest", self.subject, self.purpose, self.channel) or not under:
             raise Invalid(step, f"the file {LATEST}", "is about something else, or under another checkpoint")
         for matter, word in proof.words.items():
             mine = [one for one in self.recorded if (one.matter, one.overtaken) == (matter, False)]
-            newest = [said.index for said in word.said if said.statement is not None]
+            # An ERASURE is a later word too, and no entry of a bundle: what it ended must not look as if it never was.
+            newest = [said.index for said in word.said]
             if [one.index for one in mine[-1:]] != newest or any(one.event.label != word.label for one in mine):
                 raise Invalid(step, f"the file {LATEST}", f"has another latest word on {matter} than this bundle")
         self.latest = proof.facts
-        return proof.fresh_seconds
 
     def _effects(self, step: str) -> None:
         """What the operator's systems noted of when a withdrawal took effect; nothing proves it."""
@@ -498,11 +502,16 @@ class Bundle:
                 raise Invalid(step, f"the file {name}", "is about no withdrawal in this bundle")
             for system in noted.objects("systems", _SYSTEMS_LIMIT):
                 system.exactly("applied_at", "in_transmission", "system")
-                self._found(
-                    9,
-                    f"by the operator's word, the withdrawal at index {_index_of(name)} took effect in "
-                    f"{system.text('system')} at {system.text('applied_at')}",
-                )
+                where, when = system.text("system"), system.text("applied_at")
+                sending = system.array("in_transmission", _SENDING_LIMIT)
+                if not _NAME.match(where) or not all(isinstance(one, str) and _WORD.match(one) for one in sending):
+                    raise Invalid(step, f"the file {name}", "names no system, or no message")
+                try:
+                    parse_rfc3339(when)
+                except ValueError:
+                    raise Invalid(step, f"the file {name}", "names no time") from None
+                effect = f"the withdrawal at index {_index_of(name)} took effect in {where} at {when}"
+                self._found(9, f"by the operator's word, {effect}")
 
     def covered(self, use: Statement) -> bool:
         """Whether a consent was in force at the size that the use's permit names."""

@@ -8,7 +8,7 @@ from services.ledger.reader.errors import Invalid
 from services.ledger.reader.facts import Facts
 from services.ledger.reader.finding import Finding
 from services.ledger.reader.note import Signer, Verifier, format_note, parse_note
-from services.ledger.reader.policy import Policy, Trusted
+from services.ledger.reader.policy import LogKey, Policy, Trusted
 
 FIRST_LINE: Final = "consent-ledger/log-key/1"
 
@@ -29,7 +29,7 @@ class Handover:
 
     1. Six lines: what it is, origin, size, root, the old key, the new key.
     2. Both keys are keys of the origin, different ones, and both have signed.
-    3. One of them is trusted.
+    3. One of them is trusted, and was not retired before the log had this size.
     """
 
     data: bytes
@@ -58,11 +58,16 @@ class Handover:
             verifier.verify(note)
         self.findings.append(Finding(2, f"both keys of {checkpoint.origin} have signed it"))
         # 3.
-        given = {one.vkey for one in self.vkey.logs} if isinstance(self.vkey, Policy) else {self.vkey}
-        if given - {None} and not given & {old, new}:
+        given = self.vkey.logs if isinstance(self.vkey, Policy) else [LogKey(self.vkey or new)]
+        known = [one for one in given or [LogKey(new)] if one.vkey in {old, new}]
+        if not known:
             raise Invalid("3", "the verifier key", "you gave is neither of the two")
+        # A stolen old key names nobody: whoever took over was named before it was retired.
+        trusted = {one.vkey for one in known if one.until is None or checkpoint.size <= one.until}
+        if not trusted:
+            raise Invalid("3", "the verifier key", "was retired before the log had this size")
         self.old, self.new = old, new
-        self.signed_by = old if old in given else new
+        self.signed_by = old if old in trusted else new
         self.facts = Facts(checkpoint.origin, self.signed_by)
         self.facts.add_checkpoint(checkpoint)
         self.conclusion = f"when {checkpoint.origin} had {checkpoint.size} leaves, {old} named {new} to take over"

@@ -1,7 +1,5 @@
 """An archived mail: whose it was, what it says, and whether the sender's DKIM key signed it (RFC 6376)."""
 
-import base64
-import binascii
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +13,14 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from services.ledger.reader.errors import Invalid
+from services.ledger.reader.note import decode_base64
 from services.ledger.reader.strict import Fields, parse_json
 from shared.contact_points import parse_email
 from shared.errors import Refused
 
 _KEYS_LIMIT = 64
 _RECORD_LIMIT = 4096
+_LEAST_BITS = 1024
 _HEADERS_LIMIT = 200
 _NAME = re.compile(rb"[!-9;-~]+\Z")
 _BLANKS = re.compile(rb"[ \t]+")
@@ -100,7 +100,9 @@ def same_address(one: str, other: str) -> bool:
 def parse_dkim_keys(step: str, data: bytes) -> dict[tuple[str, str], RSAPublicKey]:
     """Read `{"keys": [{"domain", "selector", "record"}]}`, each record as its DNS TXT has it, or raise Invalid."""
     keys: dict[tuple[str, str], RSAPublicKey] = {}
-    for one in Fields(step, "the DKIM keys", parse_json(step, "the DKIM keys", data)).objects("keys", _KEYS_LIMIT):
+    listed = Fields(step, "the DKIM keys", parse_json(step, "the DKIM keys", data)).exactly("keys")
+    for one in listed.objects("keys", _KEYS_LIMIT):
+        one.exactly("domain", "record", "selector")
         name = (one.text("domain").lower(), one.text("selector"))
         text = one.text("record")
         if len(text) > _RECORD_LIMIT:
@@ -109,13 +111,14 @@ def parse_dkim_keys(step: str, data: bytes) -> dict[tuple[str, str], RSAPublicKe
         if name in keys or record.get("v", "DKIM1") != "DKIM1" or record.get("k", "rsa") != "rsa":
             raise Invalid(step, "a DKIM key", "is named twice or is no RSA key")
         try:
-            key = serialization.load_der_public_key(base64.b64decode(record.get("p", ""), validate=True))
-        except (ValueError, binascii.Error, TypeError):
+            key = serialization.load_der_public_key(decode_base64(step, "a DKIM key", record.get("p", "")))
+        except (ValueError, TypeError):
             raise Invalid(step, "a DKIM key", "cannot be read") from None
         except Exception:  # noqa: BLE001 - keys of kinds the library does not have raise its own errors
             raise Invalid(step, "a DKIM key", "is of an unknown kind") from None
-        if not isinstance(key, RSAPublicKey):
-            raise Invalid(step, "a DKIM key", "is no RSA key")
+        # Of 512 bits anybody finds the private key (RFC 8301 §3.2).
+        if not isinstance(key, RSAPublicKey) or key.key_size < _LEAST_BITS:
+            raise Invalid(step, "a DKIM key", f"is no RSA key of at least {_LEAST_BITS} bits")
         keys[name] = key
     return keys
 
@@ -141,7 +144,7 @@ def verify_dkim(step: str, mail: Mail, keys: Mapping[tuple[str, str], RSAPublicK
     if key is None:
         raise Invalid(step, "the DKIM signature", "is by none of the keys given")
     # 2.
-    if _base64(step, tags.get("bh", "")) != sha256(_relaxed_body(mail.body)).digest():
+    if decode_base64(step, "the body hash", tags.get("bh", "")) != sha256(_relaxed_body(mail.body)).digest():
         raise Invalid(step, "the body of the archived mail", "is not the one that DKIM signed")
     # 3.
     named = [name.strip().lower() for name in tags.get("h", "").split(":")]
@@ -154,7 +157,9 @@ def verify_dkim(step: str, mail: Mail, keys: Mapping[tuple[str, str], RSAPublicK
         _relaxed_header(name, left[name].pop()) + b"\r\n" for name in named if left.get(name) and name
     ) + _relaxed_header("dkim-signature", _without_signature(value))
     try:
-        key.verify(_base64(step, tags.get("b", "")), signed, padding.PKCS1v15(), hashes.SHA256())
+        key.verify(
+            decode_base64(step, "the DKIM signature", tags.get("b", "")), signed, padding.PKCS1v15(), hashes.SHA256()
+        )
     except InvalidSignature:
         raise Invalid(step, "the DKIM signature", "does not verify") from None
     at = tags.get("t", "")
@@ -193,13 +198,6 @@ def _without_signature(value: bytes) -> bytes:
     return b";".join(
         name + equals + (b"" if name.strip(b" \t\r\n") == b"b" else content) for name, equals, content in parts
     )
-
-
-def _base64(step: str, text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (ValueError, binascii.Error):
-        raise Invalid(step, "the DKIM signature", "is not base64") from None
 
 
 def _relaxed_header(name: str, value: bytes) -> bytes:

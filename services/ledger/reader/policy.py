@@ -19,6 +19,7 @@ NONE = "none"
 _FORBIDDEN = re.compile(r"[^\t\n\x20-\x7e\x80-\xff]")
 _BLANK = re.compile(r"[ \t]+")
 _UNTIL = " until "
+_FRESH = "/fresh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,12 @@ class Policy:
     quorum: str = NONE
     authority: Authority | None = None
     """Whose timestamps are believed; no part of a policy file."""
+    fresh: tuple[str, ...] = ()
+    """Whose fresh lines are believed, if any were given; no part of a policy file."""
 
-    def for_logs(self, logs: Sequence[LogKey]) -> "Policy":
+    def for_logs(self, logs: Sequence[LogKey], fresh: Sequence[str] = ()) -> "Policy":
         """Return the same policy for other logs."""
-        return replace(self, logs=tuple(logs))
+        return replace(self, logs=tuple(logs), fresh=tuple(fresh))
 
     def is_satisfied_by(self, names: set[str]) -> bool:
         """Whether these witnesses are a quorum."""
@@ -260,8 +263,8 @@ def parse_log_keys(data: bytes) -> Policy:
     """Read the keys of one log, one line each, newest first, as a policy that wants no witness; or raise Invalid.
 
     1. It is UTF-8, not longer than we read, and has at least one key.
-    2. Each line is a verifier key, of a retired key with ` until <size>` behind it.
-    3. All have the same name, and none occurs twice.
+    2. Each line is a verifier key, of a retired key with ` until <size>` behind it; or that of a fresh line.
+    3. All have the same name (fresh ones that name and `/fresh`), and none occurs twice.
     """
     # 1.
     if len(data) > POLICY_LIMIT:
@@ -273,15 +276,30 @@ def parse_log_keys(data: bytes) -> Policy:
     if len(lines) > KEYS_LIMIT:
         raise Invalid("vkeys 1", "the verifier keys", f"are more than {KEYS_LIMIT}")
     # 2.
-    keys = []
+    keys, fresh = [], []
     for line in lines:
         vkey, retired, size = line.strip().partition(_UNTIL)
-        keys.append(LogKey(vkey, None, parse_decimal("vkeys 2", "the last size", size) if retired else None))
+        if not retired and _is_fresh(vkey):
+            fresh.append(vkey)
+        else:
+            keys.append(LogKey(vkey, None, parse_decimal("vkeys 2", "the last size", size) if retired else None))
     # 3.
     verifiers = [Verifier(key.vkey) for key in keys]
-    if len({one.name for one in verifiers}) != 1 or len({one.public for one in verifiers}) != len(verifiers):
-        raise Invalid("vkeys 3", "the verifier keys", "are of several logs, or one occurs twice")
-    return Policy(tuple(keys))
+    names = {one.name for one in verifiers}
+    cosigners = [CosignatureVerifier(one) for one in fresh]
+    if len(names) != 1 or any(one.name.removesuffix(_FRESH) not in names for one in cosigners):
+        raise Invalid("vkeys 3", "the verifier keys", "are of several logs, or of none")
+    for kind in (verifiers, cosigners):
+        if len({one.public for one in kind}) != len(kind):
+            raise Invalid("vkeys 3", "the verifier keys", "are not different ones")
+    return Policy(tuple(keys), fresh=tuple(fresh))
+
+
+def _is_fresh(vkey: str) -> bool:
+    try:
+        return CosignatureVerifier(vkey).name.endswith(_FRESH)
+    except Invalid:
+        return False
 
 
 def format_log_keys(keys: Sequence[LogKey]) -> str:

@@ -16,25 +16,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from services.ledger.reader.checkpoint import Checkpoint
+from services.ledger.reader.checkpoint import Checkpoint, is_log_of
 from services.ledger.reader.commitment import label as label_of
 from services.ledger.reader.commitment import pin as pin_of
 from services.ledger.reader.entry import Entry, parse_entry, parse_statement, verify_in_log
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.facts import Facts
 from services.ledger.reader.finding import Finding
+from services.ledger.reader.fresh import Fresh, verify_fresh
 from services.ledger.reader.leaf import Erasure, Event, MapRoot, parse_leaf
 from services.ledger.reader.map_proof import MapRecord, parse_place, verify_place
 from services.ledger.reader.merkle import leaf_hash, verify_consistency, verify_inclusion
-from services.ledger.reader.note import CosignatureVerifier, parse_note
 from services.ledger.reader.policy import LogKey, Policy, Trusted, is_trusted, verify_enclosed
 from services.ledger.reader.proof import HASHES_LIMIT
-from services.ledger.reader.strict import Fields, moment, parse_json
+from services.ledger.reader.strict import Fields, parse_json
 from shared.clock import from_millis, millis, parse_rfc3339, rfc3339
 from shared.events import EVERYTHING, RESTRICTIVE, Statement, is_overtaken, purpose_matter
 from shared.events.matter import OVERTAKEN
 from shared.events.standing import VALID_STATUS
-from shared.identifiers import is_subject, shard_of
+from shared.identifiers import is_subject
 
 FORMAT: Final = "consent-ledger/proof/1"
 FILE_LIMIT: Final = 16 * 1024 * 1024
@@ -163,7 +163,10 @@ class ProofFile:
     judgement: Judgement | None = None
     """Of `latest` and `state`."""
     checkpoint: Checkpoint = field(init=False)
-    fresh_seconds: int = 0
+    note: bytes = b""
+    """The checkpoint, verbatim"""
+    fresh_vkey: str = ""
+    fresh: Fresh = field(init=False)
     facts: Facts = field(init=False)
     """What can be held against another file."""
 
@@ -198,22 +201,20 @@ class ProofFile:
             raise Invalid(step, "the verifier key", "you gave is not the one this proof names")
         try:
             shown = verify_enclosed(self.vkey, enclosed, note)
-            fresh = CosignatureVerifier(fields.text("fresh_vkey"))
-            self.fresh_seconds = fresh.verify(parse_note(note))
+            self.fresh = verify_fresh(self.vkey, fields.text("fresh_vkey"), shown.checkpoint.origin, note)
         except Invalid as error:
             raise Invalid(step, "the checkpoint", f"does not verify: {error}") from None
         self.checkpoint = shown.checkpoint
         origin = self.checkpoint.origin
-        if origin != fields.text("origin") or fresh.name != f"{origin}/fresh":
-            raise Invalid(step, "the origin", "is not the one that the checkpoint or the fresh key names")
-        self.signed_by = enclosed
+        if origin != fields.text("origin"):
+            raise Invalid(step, "the origin", "is not the one that the checkpoint names")
+        self.signed_by, self.note, self.fresh_vkey = enclosed, note, fields.text("fresh_vkey")
         self.facts = Facts(origin, enclosed)
         self.facts.add_checkpoint(self.checkpoint)
         self._found(
             2,
             f"the checkpoint of {origin}, {self.checkpoint.size} leaves, is signed by the log's key; "
-            f"it was the newest at {moment(self.fresh_seconds)} by the word of the proof's own fresh key"
-            f"{shown.cosigners()}",
+            f"it was the newest at {self.fresh.said}{shown.cosigners()}",
         )
 
     def _consistency(self, fields: Fields) -> None:
@@ -257,7 +258,7 @@ class ProofFile:
         self.subject, self.purpose, self.channel = (fields.text(name) for name in ("subject", "purpose", "channel"))
         if not is_subject(self.subject) or not _NAME.match(self.purpose) or not _NAME.match(self.channel):
             raise Invalid(step, "the proof", "names no subject, purpose and channel")
-        if self.checkpoint.origin.rpartition("/ledger/log/")[2] != str(shard_of(self.subject)):
+        if not is_log_of(self.checkpoint.origin, self.subject):
             raise Invalid(step, "the origin", "is not that of the log of the subject's shard")
         label_key = fields.hash("label_key")
         wanted = matters(self.kind, self.purpose, self.channel)
@@ -369,6 +370,11 @@ class ProofFile:
     def _name(self) -> str:
         return f"{self.purpose}/{self.channel}"
 
+    @property
+    def _as_of(self) -> str:
+        """Of which state of the log this is said. The size is signed by the log's key; the time is a fresh key's."""
+        return f"at {self.checkpoint.size} leaves, the newest at {self.fresh.said}"
+
     def _latest(self) -> None:
         for word in self.words.values():
             newest = 0 if word.record is None else word.record.version
@@ -378,7 +384,7 @@ class ProofFile:
         self._found(6, "each word shown is the newest on its matter")
         self.judgement = judge(own, everything)
         self._found(7, f"{self._name}: {self.judgement.text}")
-        self.conclusion = f"{self._name} of {self.subject} as of {moment(self.fresh_seconds)}: {self.judgement.text}"
+        self.conclusion = f"{self._name} of {self.subject} {self._as_of}: {self.judgement.text}"
 
     def _absence(self) -> None:
         for word in self.words.values():
@@ -386,7 +392,7 @@ class ProofFile:
                 raise Invalid("6", word.matter, f"is not absent: it has {word.record.version} versions")
         self._found(6, f"nothing was ever recorded on any of the {len(self.words)} matters of {self._name}")
         self.conclusion = (
-            f"as of {moment(self.fresh_seconds)} nothing was ever recorded about {self._name} of {self.subject}. This "
+            f"{self._as_of} nothing was ever recorded about {self._name} of {self.subject}. This "
             "speaks of this one contact point under the key shown, not of others that the same person may have"
         )
 
@@ -417,9 +423,7 @@ class ProofFile:
             self._found(6, f"index {one.index}, recorded {one.recorded}: {kind} ({where})")
         count = f"{len(said)} word{'' if len(said) == 1 else 's'}"
         self._found(6, f"none is left out: {count} on {self._name} and on everything, from version 1 to the newest")
-        self.conclusion = (
-            f"the history of {self._name} of {self.subject} is complete as of {moment(self.fresh_seconds)}: {count}"
-        )
+        self.conclusion = f"the history of {self._name} of {self.subject} is complete {self._as_of}: {count}"
 
     def _state(self, fields: Fields) -> None:
         step = "6"
@@ -430,7 +434,7 @@ class ProofFile:
             at = -1
         if at < 0 or _at(at) != at_text:
             raise Invalid(step, "the moment", "is no time in UTC with three decimals")
-        if at // 1000 > self.fresh_seconds:
+        if at // 1000 > self.fresh.seconds:
             raise Invalid(step, "the moment", "is after that of the checkpoint's fresh line")
         in_force = [_in_force(step, word, at) for word in self.words.values()]
         self._found(6, f"each word shown was the newest on its matter at {at_text}, between its version and the next")
@@ -454,6 +458,11 @@ class ProofFile:
         self.judgement = judge(own, everything)
         self._found(7, f"{self._name}: {self.judgement.text}")
         self.conclusion = f"{self._name} of {self.subject} at {at_text}: {self.judgement.text}"
+        if not closed and not self.fresh.believed:
+            self.conclusion += (
+                f". That it was still so then, and not only when the log had {self.checkpoint.size} leaves, is said by "
+                "a fresh key that came with the file: give the log's with --vkey"
+            )
 
     def _found(self, step: int, text: str) -> None:
         self.findings.append(Finding(step, text))

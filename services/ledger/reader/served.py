@@ -46,7 +46,8 @@ class Served:
 def parse_notice_keys(step: str, data: bytes) -> dict[str, Ed25519PublicKey]:
     """Read a JSON Web Key Set of Ed25519 keys (RFC 7517, RFC 8037), or raise Invalid."""
     keys: dict[str, Ed25519PublicKey] = {}
-    for one in Fields(step, "the notice keys", parse_json(step, "the notice keys", data)).objects("keys", _KEYS_LIMIT):
+    listed = Fields(step, "the notice keys", parse_json(step, "the notice keys", data)).exactly("keys")
+    for one in listed.objects("keys", _KEYS_LIMIT):
         one.exactly("alg", "crv", "kid", "kty", "use", "x")
         if [one.text(name) for name in ("kty", "crv", "alg", "use")] != ["OKP", "Ed25519", "EdDSA", "sig"]:
             raise Invalid(step, "a notice key", "is no Ed25519 key for signatures")

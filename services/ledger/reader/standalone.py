@@ -41,7 +41,7 @@ LEFT_OUT = (
 HASH = re.compile(r"[0-9a-f]{64}\Z")
 DECIMAL = re.compile(r"(?:0|[1-9][0-9]{0,19})\Z")
 SUBJECT = re.compile(
-    r"(?P<shard>0|[1-9][0-9]{0,9})\.[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z"
+    r"(?:0\.system|(?:0|[1-9][0-9]{0,8})\.[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})\Z"
 )
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{3})Z\Z", re.ASCII)
@@ -60,7 +60,10 @@ RESTRICTIVE = {
 RECORDED = {"ConsentRequested", "ConsentGiven", "ConsentRefused", "ConsentWithdrawn", "ConsentExpired"}
 IN_FORCE = {"ConsentGiven", "RenewedConsentGiven"}
 EVERYTHING = "everything:all"
+LATEST = "proofs/latest.json"
 CLOCKS_APART_MS = 120_000
+DEPTH_LIMIT = 64
+SENT = re.compile(r"[!-~]{1,200}\Z")
 FILES_LIMIT, FILE_LIMIT, ARCHIVE_LIMIT = 4096, 16 * 1024 * 1024, 256 * 1024 * 1024
 
 
@@ -264,7 +267,11 @@ def rsa_key(spki: bytes) -> tuple[int, int]:
     numbers, _ = _der(bits[1:], 0x30)
     modulus, rest = _der(numbers, 0x02)
     exponent, _ = _der(rest, 0x02)
-    return int.from_bytes(modulus, "big"), int.from_bytes(exponent, "big")
+    key = (int.from_bytes(modulus, "big"), int.from_bytes(exponent, "big"))
+    # Of 512 bits anybody finds the private key, and with 1 as its exponent anybody signs without one.
+    if key[0].bit_length() < 1024 or key[1] < 3 or not key[1] & 1:
+        raise ValueError
+    return key
 
 
 def rsa_verify(key: tuple[int, int], message: bytes, signature: bytes) -> bool:
@@ -293,14 +300,51 @@ def _endless(_: str) -> None:
     raise ValueError
 
 
+def _integer(text: str) -> int:
+    if len(text) > 308 and float(text) in (float("inf"), float("-inf")):
+        raise ValueError
+    return int(text)
+
+
+def _too_deep(value: Any) -> bool:
+    """Whether more than 64 objects and arrays stand inside one another."""
+    inside = [value]
+    for _ in range(DEPTH_LIMIT + 1):
+        inside = [one for one in inside if isinstance(one, (dict, list))]
+        if not inside:
+            return False
+        inside = [inner for one in inside for inner in (one.values() if isinstance(one, dict) else one)]
+    return True
+
+
 def strict_json(step: int, what: str, data: bytes) -> Any:
-    """One JSON text in UTF-8, no name twice in an object, no endless number, no lone surrogate."""
+    """One JSON text in UTF-8, no name twice in an object, no endless number, no lone surrogate, nothing too deep."""
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_endless)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_endless, parse_int=_integer)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise Invalid(step, what + " is not strict JSON in UTF-8") from None
+    if _too_deep(value):
+        raise Invalid(step, what + " is nested too deep")
     return value
+
+
+def exactly(step: int, what: str, value: Any, *names: str) -> dict[str, Any]:
+    """An object with these members and no others."""
+    if not isinstance(value, dict) or set(value) != set(names):
+        raise Invalid(step, what + " is not in its form")
+    return value
+
+
+def listed(step: int, what: str, value: Any, limit: int) -> list[Any]:
+    """An array; what can be gone through like one is none."""
+    if not isinstance(value, list) or len(value) > limit:
+        raise Invalid(step, what + " is no array of at most %d" % limit)
+    return value
+
+
+def hashes_of(step: int, value: Any, limit: int = 64) -> list[bytes]:
+    return [unbase64url(step, "a hash", one) for one in listed(step, "a proof", value, limit)]
 
 
 def canonical_json(value: object) -> bytes:
@@ -403,11 +447,16 @@ def unpack(data: bytes) -> dict[str, bytes]:
 # -- Signed notes (formats §11).
 
 
+def is_name(name: str) -> bool:
+    """Whether a key may have this name."""
+    return 0 < len(name) <= 255 and not any(one.isspace() or one < " " or one == "+" for one in name)
+
+
 def parse_vkey(step: int, text: str, kind: int) -> tuple[str, bytes, bytes]:
     """Name, key id and public key of a verifier key of this type."""
     name, _, rest = text.partition("+")
     key_id, plus, encoded = rest.partition("+")
-    raw = unbase64(step, "the verifier key", encoded) if plus and name and len(text) <= 512 else b""
+    raw = unbase64(step, "the verifier key", encoded) if plus and is_name(name) and len(text) <= 512 else b""
     if len(raw) != 33 or raw[0] != kind:
         raise Invalid(step, f"the verifier key is no Ed25519 key of type {kind:02x}")
     if key_id != sha256(name.encode() + b"\n" + raw)[:4].hex():
@@ -428,7 +477,7 @@ def parse_note(step: int, data: bytes) -> tuple[bytes, list[tuple[str, bytes, by
         dash, _, rest = line.partition(" ")
         name, space, encoded = rest.partition(" ")
         raw = unbase64(step, "a signature", encoded)
-        if dash != "\u2014" or not name or not space or len(raw) <= 4 or len(signatures) >= 64:
+        if dash != "\u2014" or not is_name(name) or not space or len(raw) <= 4 or len(signatures) >= 64:
             raise Invalid(step, "the checkpoint has a malformed signature line")
         signatures.append((name, raw[:4], raw[4:]))
     return (text + "\n").encode(), signatures
@@ -511,17 +560,22 @@ def commitment(opening: bytes, pin: bytes, label: bytes, version: int, statement
     return hmac.new(b"consent-ledger/v1/commitment", message, hashlib.sha256).digest()
 
 
-def map_place(step: int, label: bytes, place: dict[str, Any], map_root: bytes, labels: int) -> dict[str, Any] | None:
-    """The record of a label in the state map with this root, None if it is absent (formats §22, step 4)."""
-    siblings = [unbase64url(step, "a sibling", one) for one in place["siblings"]]
+def map_place(step: int, label: bytes, place: dict[str, Any], leaf: bytes) -> dict[str, Any] | None:
+    """The record of a label in the state map of this MAP_ROOT, None if it is absent (formats §22, step 4)."""
+    covers, map_root, labels = int.from_bytes(leaf[1:9], "big"), leaf[9:41], int.from_bytes(leaf[41:49], "big")
+    exactly(step, "a place in the state map", place, "record", "siblings")
+    siblings = hashes_of(step, place["siblings"], 256)
     record, depth = place["record"], len(siblings)
     bad = depth > 256 or any(len(one) != 32 for one in siblings) or siblings[:1] == [bytes(32)]
     if bad or (record is None and depth == 0) != (labels == 0) or (labels > 1) != (depth > 0):
         raise Invalid(step, "the place of a label cannot be in a state map of %d labels" % labels)
     node = bytes(32)
     if record is not None:
+        exactly(step, "a record of the state map", record, "index", "label", "leaf_hash", "version")
         stands = hash_bytes(step, "a label", record["label"])
         numbers = [decimal(step, "a number", record[name]) for name in ("version", "index")]
+        if numbers[0] < 1 or numbers[1] >= covers:
+            raise Invalid(step, "a record of the state map is that of no leaf before it")
         node = sha256(b"\x02" + stands + struct.pack(">2Q", *numbers) + hash_bytes(step, "a hash", record["leaf_hash"]))
         apart = int.from_bytes(stands, "big") ^ int.from_bytes(label, "big")
         if apart.bit_length() > 256 - depth:
@@ -534,19 +588,19 @@ def map_place(step: int, label: bytes, place: dict[str, Any], map_root: bytes, l
     return record if record is not None and stands == label else None
 
 
-def matter_of(kind: str, data: dict[str, Any], filed: str) -> str | None:
-    """What a statement is about (formats §4); `filed` decides where the words alone do not name a request."""
+def matter_of(kind: str, data: dict[str, Any]) -> str | None:
+    """What a statement is about (formats §4)."""
     pair = "{}/{}".format(data.get("purpose"), data.get("channel"))
     if kind in {"ConsentRequested", "ConsentRefused", "ConsentExpired"}:
         return ("purpose:" if data.get("stage") == "proven" else "ask:") + pair
     if kind in PERMISSIVE or kind in RESTRICTIVE or kind == "ConsentRevoked":
         return EVERYTHING if data.get("scope") == "everything" else "purpose:" + pair
-    if kind == "ConsentUsed" or (kind in {"MessageSent", "DataDisclosed"} and "permit" in data):
+    if kind == "ConsentUsed" or (kind in {"MessageSent", "DataDisclosed"} and data.get("permit") is not None):
         return "use:" + pair
     if kind in {"MessageSent", "RetentionExecuted", "DataCollected", "DataDisclosed"}:
         return "data:{}".format(data.get("activity"))
     if kind.startswith("Request") or kind in {"ErasureOrdered", "ErasureHeld", "DataErased", "ErasureCompleted"}:
-        return filed if filed.startswith("request:") else None
+        return "request:{}".format(data.get("request"))
     return None
 
 
@@ -561,6 +615,8 @@ class Entry:
     event: tuple[bytes, int, int, int]
     leaf_hash: bytes
     statement: dict[str, Any]
+    said: dict[str, Any]
+    """The entry as the file has it"""
 
     @property
     def kind(self) -> str:
@@ -590,6 +646,7 @@ class Bundle:
         self.registers: dict[str, dict[str, Any]] = {}
         self.served: set[str] = set()
         self.grades: list[tuple[Entry, str, str]] = []
+        self.dkim: dict[tuple[str, str], tuple[int, int]] = {}
 
     def verify(self) -> None:
         self.step_1()
@@ -612,17 +669,18 @@ class Bundle:
         return self.files[name]
 
     def line(self, step: int, name: str) -> str:
-        text = self.file(step, name).decode("ascii", "replace")
-        if text.count("\n") != 1 or not text.endswith("\n"):
-            raise Invalid(step, f"the file {name} is not one line")
+        raw = self.file(step, name)
+        if raw.count(b"\n") != 1 or not raw.endswith(b"\n") or not raw.isascii():
+            raise Invalid(step, f"the file {name} is not one line of ASCII")
+        text = raw.decode("ascii")
         return text[:-1]
 
     def step_1(self) -> None:
         self.files = unpack(self.data)
         raw = self.file(1, "manifest.json")
-        manifest = strict_json(1, "the manifest", raw)
-        members = {"channel", "checkpoint_size", "files", "format", "origin", "purpose", "subject"}
-        if set(manifest) != members or canonical_json(manifest) != raw or manifest["format"] != FORMAT:
+        members = ("channel", "checkpoint_size", "files", "format", "origin", "purpose", "subject")
+        manifest = exactly(1, "the manifest", strict_json(1, "the manifest", raw), *members)
+        if canonical_json(manifest) != raw or manifest["format"] != FORMAT:
             raise Invalid(1, "the manifest is not in its form")
         hashes = {name: sha256(content).hex() for name, content in self.files.items() if name != "manifest.json"}
         if manifest["files"] != hashes:
@@ -630,14 +688,17 @@ class Bundle:
         self.subject, self.origin = manifest["subject"], manifest["origin"]
         self.purpose, self.channel = manifest["purpose"], manifest["channel"]
         self.size = decimal(1, "the size", manifest["checkpoint_size"])
+        named = (self.subject, self.origin, self.purpose, self.channel)
+        if not all(isinstance(one, str) for one in named):
+            raise Invalid(1, "the manifest names something that is no text")
         if not SUBJECT.match(self.subject) or not NAME.match(self.purpose) or not NAME.match(self.channel):
             raise Invalid(1, "the manifest names no subject, purpose and channel")
         self.say(1, "the archive is canonical; %d files, each with the hash its manifest says" % len(self.files))
 
     def step_2(self) -> None:
         enclosed = self.line(2, "vkey.txt")
-        if self.vkey is not None and self.vkey != enclosed:
-            raise Invalid(2, "the verifier key you gave is not the one this bundle names")
+        fresh_line = self.line(2, "fresh-vkey.txt")
+        self.hold_against_the_keys_given(enclosed, fresh_line)
         name, key_id, public = parse_vkey(2, enclosed, 1)
         text, signatures = parse_note(2, self.file(2, "checkpoint.txt"))
         mine = [signature for who, number, signature in signatures if (who, number) == (name, key_id)]
@@ -649,7 +710,7 @@ class Bundle:
         self.root = unbase64(2, "the root", lines[2])
         if decimal(2, "the size", lines[1]) != self.size or self.size < 1 or len(self.root) != 32:
             raise Invalid(2, "the checkpoint is not the one the manifest names")
-        fresh, fresh_id, fresh_public = parse_vkey(2, self.line(2, "fresh-vkey.txt"), 4)
+        fresh, fresh_id, fresh_public = parse_vkey(2, fresh_line, 4)
         if fresh != self.origin + "/fresh":
             raise Invalid(2, "the fresh line is by a key of another name")
         times = []
@@ -663,7 +724,7 @@ class Bundle:
         if not times:
             raise Invalid(2, "the checkpoint has no fresh line")
         others = len(signatures) - len(mine) - len(times)
-        self.say(2, "the checkpoint of %s, %d leaves, is signed by the log's key; newest at %s by the fresh key"
+        self.say(2, "the checkpoint of %s, %d leaves, is signed by the log's key; newest at %s by the fresh key in here"
                     % (self.origin, self.size, moment(max(times))))  # fmt: skip
         stamps = sorted(name for name in self.files if name.startswith("timestamps/"))
         if len(stamps) > 64:
@@ -673,12 +734,23 @@ class Bundle:
         if others:
             self.say(2, "%d more signature line(s) on it, of witnesses perhaps, were not judged" % others)
 
+    def hold_against_the_keys_given(self, enclosed: str, fresh_line: str) -> None:
+        """The file of keys has the log's, one line each, perhaps with ` until <size>`, and perhaps its fresh key."""
+        if self.vkey is None:
+            return
+        fresh = [line for line in self.vkey.split("\n") if line.partition("+")[0].endswith("/fresh")]
+        keys = dict(line.strip().partition(" until ")[::2] for line in self.vkey.split("\n"))
+        if enclosed not in keys or enclosed in fresh:
+            raise Invalid(2, "the verifier key you gave is not the one this bundle names")
+        if keys[enclosed] and decimal(2, "the last size", keys[enclosed]) < self.size:
+            raise Invalid(2, "the verifier key was retired before the log had this size")
+        if fresh and fresh_line not in keys:
+            raise Invalid(2, "the fresh key you gave is not the one this bundle names")
+
     def timestamp(self, name: str) -> None:
-        value, size = strict_json(2, name, self.files[name]), decimal(2, name, name[11:-5])
-        if set(value) != {"answer", "hashes", "root"} or len(value["hashes"]) > 65:
-            raise Invalid(2, name + " is no timestamp")
-        root = hash_bytes(2, "a root", value["root"])
-        hashes = [unbase64url(2, "a hash", one) for one in value["hashes"]]
+        value = exactly(2, name, strict_json(2, name, self.files[name]), "answer", "hashes", "root")
+        root, size = hash_bytes(2, "a root", value["root"]), decimal(2, name, name[11:-5])
+        hashes = hashes_of(2, value["hashes"], 65)
         if not begins_with(size, root, self.size, self.root, hashes):
             raise Invalid(2, f"the checkpoint does not begin with the tree that {name} is about")
         text = "%s\n%d\n%s\n" % (self.origin, size, base64.b64encode(root).decode())
@@ -691,36 +763,42 @@ class Bundle:
     def step_3(self) -> None:
         names = [name for name in self.files if name.startswith("statements/")]
         for name in sorted(names, key=lambda one: int(one[11:-5])):
-            value = strict_json(3, name, self.files[name])
-            members = {"hashes", "index", "leaf", "matter", "opening", "overtaken", "pin", "statement"}
-            if set(value) != members or type(value["overtaken"]) is not bool or len(value["hashes"]) > 64:
-                raise Invalid(3, name + " is no entry")
-            index = decimal(3, "the index", value["index"])
-            leaf = unbase64url(3, "the leaf", value["leaf"])
-            raw = unbase64url(3, "the statement", value["statement"])
-            pin = hash_bytes(3, "the pin", value["pin"])
-            opening = hash_bytes(3, "the opening", value["opening"])
-            if name != "statements/%d.json" % index or len(leaf) != 89 or leaf[0] != 1:
-                raise Invalid(3, name + " is no EVENT at the index of its name")
-            version, previous = struct.unpack(">2Q", leaf[33:49])
-            event = (leaf[1:33], version, previous, int.from_bytes(leaf[81:], "big"))
-            if not hmac.compare_digest(commitment(opening, pin, leaf[1:33], version, raw), leaf[49:81]):
-                raise Invalid(3, "the leaf at index %d commits to another statement" % index)
-            hashes = [unbase64url(3, "a hash", one) for one in value["hashes"]]
-            if inclusion_root(leaf, index, self.size, hashes) != self.root:
-                raise Invalid(3, "the leaf at index %d is not in the log" % index)
-            if len(raw) > 32768 or raw[:1] != b"{" or raw[-1:] != b"}":
-                raise Invalid(4, "the statement at index %d is none" % index)
-            statement = strict_json(4, "the statement at index %d" % index, raw)
-            self.entries.append(
-                Entry(index, value["matter"], value["overtaken"], pin, event, sha256(b"\x00" + leaf), statement)
-            )
+            entry = self.entry(3, 4, name, strict_json(3, name, self.files[name]))
+            if name != "statements/%d.json" % entry.index:
+                raise Invalid(3, name + " holds another index than its name says")
+            self.entries.append(entry)
         if not self.entries:
             raise Invalid(3, "the bundle has no statements")
         self.say(3, "%d statement(s) in the log, each at its index" % len(self.entries))
 
+    def entry(self, step: int, later: int, name: str, value: Any) -> Entry:
+        """A statement that the log holds; what is wrong with its words is said to fail at the `later` step."""
+        members = ("hashes", "index", "leaf", "matter", "opening", "overtaken", "pin", "statement")
+        exactly(step, name, value, *members)
+        if type(value["overtaken"]) is not bool or not isinstance(value["matter"], str):
+            raise Invalid(step, name + " is no entry")
+        index = decimal(step, "the index", value["index"])
+        leaf = unbase64url(step, "the leaf", value["leaf"])
+        raw = unbase64url(step, "the statement", value["statement"])
+        pin = hash_bytes(step, "the pin", value["pin"])
+        opening = hash_bytes(step, "the opening", value["opening"])
+        if len(leaf) != 89 or leaf[0] != 1:
+            raise Invalid(step, name + " is no EVENT")
+        version, previous = struct.unpack(">2Q", leaf[33:49])
+        event = (leaf[1:33], version, previous, int.from_bytes(leaf[81:], "big"))
+        if not hmac.compare_digest(commitment(opening, pin, leaf[1:33], version, raw), leaf[49:81]):
+            raise Invalid(step, "the leaf at index %d commits to another statement" % index)
+        if inclusion_root(leaf, index, self.size, hashes_of(step, value["hashes"])) != self.root:
+            raise Invalid(step, "the leaf at index %d is not in the log" % index)
+        if len(raw) > 32768 or raw[:1] != b"{" or raw[-1:] != b"}":
+            raise Invalid(later, "the statement at index %d is none" % index)
+        statement = strict_json(later, "the statement at index %d" % index, raw)
+        attributes = ("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data")
+        exactly(later, "the statement at index %d" % index, statement, *attributes)
+        return Entry(index, value["matter"], value["overtaken"], pin, event, sha256(b"\x00" + leaf), statement, value)
+
     def step_4(self) -> None:
-        if self.origin.rpartition("/ledger/log/")[2] != self.subject.partition(".")[0]:
+        if not self.origin.endswith("/ledger/log/" + self.subject.partition(".")[0]):
             raise Invalid(4, "the origin is not that of the log of the subject's shard")
         pair = f"{self.purpose}/{self.channel}"
         own = {"purpose:" + pair, "ask:" + pair, "use:" + pair, EVERYTHING}
@@ -730,14 +808,13 @@ class Bundle:
         chains: dict[tuple[str, bool], list[Entry]] = {}
         restricted: dict[str, str] = {}
         before = 0
-        attributes = {"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data"}
         for one in self.entries:
             said, where = one.statement, "the statement at index %d" % one.index
-            if set(said) != attributes or not said["dataschema"].startswith(f"consent-ledger/{one.kind}/"):
+            if not said["dataschema"].startswith(f"consent-ledger/{one.kind}/"):
                 raise Invalid(4, where + " is no statement we know")
             if said["subject"] != self.subject:
                 raise Invalid(4, where + " is about another subject")
-            if matter_of(one.kind, one.data, one.filed) != one.filed:
+            if matter_of(one.kind, one.data) != one.filed:
                 raise Invalid(4, where + " is about another matter than the one it is filed under")
             if one.filed not in own and not one.filed.startswith(("data:", "request:")):
                 raise Invalid(4, where + " is about another purpose")
@@ -771,9 +848,10 @@ class Bundle:
 
     def step_5(self) -> None:
         keys = {}
-        for one in strict_json(5, "keys.json", self.file(5, "keys.json")):
-            if set(one) != {"compartment", "key", "statement"} or (one["statement"], one["compartment"]) in keys:
-                raise Invalid(5, "keys.json is not in its form")
+        for one in listed(5, "keys.json", strict_json(5, "keys.json", self.file(5, "keys.json")), 4096):
+            exactly(5, "a key of keys.json", one, "compartment", "key", "statement")
+            if (one["statement"], one["compartment"]) in keys:
+                raise Invalid(5, "keys.json names a compartment twice")
             keys[one["statement"], one["compartment"]] = unbase64url(5, "a key", one["key"])
         used: set[str] = set()
         for one in self.entries:
@@ -799,7 +877,11 @@ class Bundle:
         for name, sealed in one.data.get("sealed", {}).items():
             within = unbase64url(5, "a ciphertext", sealed["ciphertext"])
             yield name, sealed["key_hash"], within, "opened/%d-%s.json" % (one.index, name)
+        seen: set[str] = set()
         for part in one.data.get("attachments", []):
+            if part["compartment"] in seen:
+                raise Invalid(5, "a statement names one compartment twice")
+            seen.add(part["compartment"])
             name = "attachments/" + part["hash"]
             ciphertext = self.files.get(name)
             if ciphertext is not None:
@@ -827,8 +909,11 @@ class Bundle:
                 raw = self.file(6, name)
                 folder = "notices/{}/".format(one.data["activity"])
                 texts = [text for path, text in self.registers[version].items() if path.startswith(folder)]
-                if sha256(raw).hex() != one.data["notice"]["hash"] or raw.decode() not in texts:
+                if sha256(raw).hex() != one.data["notice"]["hash"] or texts.count(raw.decode()) != 1:
                     raise Invalid(6, f"the file {name} is not the notice, or not of the register, that is named")
+                form = raw.decode().partition("\n## ")[0].split("\n")
+                if any(re.match(r"\[[^ >_]", line) for line in form):
+                    raise Invalid(6, f"the notice {name} has a box that is ticked in advance")
                 used.add(name)
             if one.kind in RECORDED:
                 name = "records/%d.jsonld" % one.index
@@ -841,6 +926,8 @@ class Bundle:
         self.say(6, "register and notices have the hashes that the statements name")
 
     def step_7(self) -> None:
+        keys = strict_json(7, "dkim-keys.json", self.file(7, "dkim-keys.json"))
+        self.dkim = _dkim_keys(listed(7, "dkim-keys.json", exactly(7, "dkim-keys.json", keys, "keys")["keys"], 64))
         for given in self.entries:
             if given.kind == "ConsentGiven":
                 self.double_opt_in(given)
@@ -902,19 +989,24 @@ class Bundle:
         tokens = re.findall(r"/confirm/([A-Za-z0-9_-]{22,512})", mail.text)
         if request.data["token_hash"] not in {sha256(token.encode()).hex() for token in tokens}:
             raise Invalid(7, where + " does not carry the token of the request")
-        keys = strict_json(7, "dkim-keys.json", self.file(7, "dkim-keys.json"))["keys"]
-        self.say(7, f"{where} went to the address that was typed and carried the request's token; {mail.dkim(keys)}")
+        self.say(
+            7, f"{where} went to the address that was typed and carried the request's token; {mail.dkim(self.dkim)}"
+        )
         return True
 
     def step_8(self) -> None:
-        keys = {}
-        for one in strict_json(8, "notice-keys.json", self.file(8, "notice-keys.json"))["keys"]:
+        keys: dict[str, bytes] = {}
+        given = strict_json(8, "notice-keys.json", self.file(8, "notice-keys.json"))
+        for one in listed(8, "notice-keys.json", exactly(8, "notice-keys.json", given, "keys")["keys"], 64):
+            exactly(8, "a notice key", one, "alg", "crv", "kid", "kty", "use", "x")
+            if one["kid"] in keys:
+                raise Invalid(8, "the notice keys name one key id twice")
             if [one[name] for name in ("kty", "crv", "alg", "use")] != ["OKP", "Ed25519", "EdDSA", "sig"]:
                 raise Invalid(8, "a notice key is no Ed25519 key for signatures")
             keys[one["kid"]] = unbase64url(8, "a notice key", one["x"])
         for one in self.entries:
-            token = one.data.get("served", {})
-            if not token.get("verified"):
+            token = one.data.get("served")
+            if token is None or token["verified"] is not True:
                 continue
             head, body, signature = token["token"].split(".")
             header = strict_json(8, "the token", unbase64url(8, "the token", head))
@@ -943,6 +1035,7 @@ class Bundle:
         buttons = [line[4:] for line in form if line.startswith("[>] ")]
         if (claims["notice"], claims["language"]) != (data["notice"]["hash"], data["notice"]["language"]):
             raise Invalid(8, where + "is about another notice")
+        listed(8, "the boxes of " + where, claims["purposes"], 64)
         shown = [(box["purpose"], box["channel"], box["label"]) for box in claims["purposes"]]
         if any(box["default"] is not False for box in claims["purposes"]):
             raise Invalid(8, where + "says that a box was ticked in advance")
@@ -950,6 +1043,8 @@ class Bundle:
             raise Invalid(8, where + "shows other labels than the notice has")
         if (data["purpose"], data["channel"]) not in {box[:2] for box in shown}:
             raise Invalid(8, where + "does not have the box of this purpose")
+        if any(type(claims[name]) is not int or not 0 <= claims[name] < 253402300800 for name in ("iat", "exp")):
+            raise Invalid(8, where + "has a time that is none")
         said_at = millis(8, "its time", one.statement["time"])
         if claims["iat"] * 1000 > said_at + CLOCKS_APART_MS:
             raise Invalid(8, where + "was issued after the statement")
@@ -975,15 +1070,23 @@ class Bundle:
         else:
             said = "no consent was given" if word is None else f"consent does not hold; the last word is {word[1]}"
         self.say(9, "by the statements in this bundle, %s at %d leaves. %s" % (said, self.size, self.later_word()))
+        if holds and LATEST not in self.files:
+            said += "; whether a later word has ended it is not shown"
         for one in self.entries:
             if one.kind == "ConsentUsed" and not self.standing(int(one.data["permit"]["size"]))[0]:
                 self.say(9, "the use at index %d relied on no consent in force when its permit was issued" % one.index)
         restrictive = {"effects/%d.json" % one.index: one for one in self.entries if one.kind in RESTRICTIVE}
         for name in sorted(name for name in self.files if name.startswith("effects/")):
-            noted = strict_json(9, name, self.files[name])
+            noted = exactly(9, name, strict_json(9, name, self.files[name]), "statement", "systems")
             if name not in restrictive or noted["statement"] != restrictive[name].id:
                 raise Invalid(9, f"the file {name} is about no withdrawal in this bundle")
-            for one in noted["systems"]:
+            for one in listed(9, name, noted["systems"], 64):
+                exactly(9, "a system in " + name, one, "applied_at", "in_transmission", "system")
+                sending = listed(9, "a system in " + name, one["in_transmission"], 4096)
+                named = isinstance(one["system"], str) and NAME.match(one["system"])
+                if not named or not all(isinstance(sent, str) and SENT.match(sent) for sent in sending):
+                    raise Invalid(9, f"the file {name} names no system, or no message")
+                millis(9, "a time in " + name, one["applied_at"])
                 words = (restrictive[name].index, one["system"], one["applied_at"])
                 self.say(9, "by the operator's word, the withdrawal at index %d took effect in %s at %s" % words)
         shown = [one for one in self.grades if not one[0].overtaken]
@@ -996,15 +1099,22 @@ class Bundle:
                 self.conclusion = f"a {told} has grade {grade}, and {rests}; if one believes that, {said}"
 
     def later_word(self) -> str:
-        if "proofs/latest.json" not in self.files:
+        if LATEST not in self.files:
             return "That the log holds no later word is not proven by this file"
-        proof = strict_json(9, "proofs/latest.json", self.files["proofs/latest.json"])
-        about = {"kind": "latest", "subject": self.subject, "purpose": self.purpose, "channel": self.channel}
-        about["checkpoint"] = self.files["checkpoint.txt"].decode()
-        if any(proof.get(name) != value for name, value in about.items()):
+        about = {
+            "format": "consent-ledger/proof/1", "kind": "latest", "origin": self.origin,
+            "subject": self.subject, "purpose": self.purpose, "channel": self.channel,
+            "checkpoint": self.files["checkpoint.txt"].decode(),
+            "vkey": self.line(9, "vkey.txt"), "fresh_vkey": self.line(9, "fresh-vkey.txt"),
+        }  # fmt: skip
+        proof = strict_json(9, LATEST, self.files[LATEST])
+        exactly(9, "the proof of the latest word", proof, *about, "anchor", "label_key", "map_root", "words")
+        if any(proof[name] != value for name, value in about.items()):
             raise Invalid(9, "the proof of the latest word is about something else, or under another checkpoint")
-        leaf = unbase64url(9, "the MAP_ROOT", proof["map_root"]["leaf"])
-        hashes = [unbase64url(9, "a hash", one) for one in proof["map_root"]["hashes"]]
+        leaf, hashes = (
+            unbase64url(9, "the MAP_ROOT", proof["map_root"]["leaf"]),
+            hashes_of(9, proof["map_root"]["hashes"]),
+        )
         if len(leaf) != 57 or leaf[0] != 2 or int.from_bytes(leaf[1:9], "big") != self.size - 1:
             raise Invalid(9, "the leaf before the checkpoint's end is no MAP_ROOT")
         if inclusion_root(leaf, self.size - 1, self.size, hashes) != self.root:
@@ -1014,17 +1124,38 @@ class Bundle:
         if hmac.new(key, b"consent-ledger/v1/pin\x00" + named, hashlib.sha256).digest() != self.entries[0].pin:
             raise Invalid(9, "the label key is not that of the pin")
         matters = ["purpose:%s/%s" % (self.purpose, self.channel), EVERYTHING]
-        if [word["matter"] for word in proof["words"]] != matters:
+        words = [
+            exactly(9, "a word", word, "entries", "matter", "place")
+            for word in listed(9, "the words", proof["words"], 2)
+        ]
+        if [word["matter"] for word in words] != matters:
             raise Invalid(9, "the proof of the latest word is not on the purpose and on everything")
-        for matter, word in zip(matters, proof["words"]):
-            label = hmac.new(key, b"consent-ledger/v1/label\x00" + matter.encode(), hashlib.sha256).digest()
-            record = map_place(9, label, word["place"], leaf[9:41], int.from_bytes(leaf[41:49], "big"))
+        for matter, word in zip(matters, words):
+            label = self.label(key, matter)
+            record = map_place(9, label, word["place"], leaf)
             mine = [one for one in self.entries if (one.filed, one.overtaken) == (matter, False)]
             last = [(str(one.event[1]), str(one.index), one.leaf_hash.hex(), one.event[0]) for one in mine[-1:]]
             newest = [] if record is None else [(record["version"], record["index"], record["leaf_hash"], label)]
             if last != newest:
                 raise Invalid(9, "the latest word on %s is another than this bundle's" % matter)
+            # Of a leaf at its place in this tree there is one entry that verifies: the one that step 3 has verified.
+            if word["entries"] != [one.said for one in mine[-1:]]:
+                raise Invalid(9, "the proof of the latest word shows another entry than this bundle")
+        shown = any(word["entries"] for word in words)
+        if (proof["anchor"] is None) != shown or not (shown or self.is_anchor(key, proof["anchor"])):
+            raise Invalid(9, "the proof of the latest word has no anchor, or one too many")
         return "The log holds no later word at this size: by its state map, proven in this file"
+
+    @staticmethod
+    def label(key: bytes, matter: str) -> bytes:
+        return hmac.new(key, b"consent-ledger/v1/label\x00" + matter.encode(), hashlib.sha256).digest()
+
+    def is_anchor(self, key: bytes, anchor: dict[str, Any]) -> bool:
+        """Whether this is a statement of the subject in the log, under the label that the key gives its matter."""
+        one = self.entry(9, 9, "the anchor", anchor)
+        ours = one.pin == self.entries[0].pin and one.statement["subject"] == self.subject
+        filed = matter_of(one.kind, one.data) == one.filed
+        return ours and filed and self.label(key, "overtaken:" * one.overtaken + one.filed) == one.event[0]
 
 
 # -- Mails (RFC 5322, RFC 6376).
@@ -1033,6 +1164,8 @@ class Bundle:
 def address_form(address: str) -> str:
     """One form for one contact point: local part without case, domain in ASCII labels, nothing guessed beyond."""
     local, _, domain = address.strip(" ").rpartition("@")
+    if not local or not re.match(r"[A-Za-z0-9.\u0080-\U0010ffff-]+\Z", domain):
+        raise Invalid(7, "an address is none")
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFD", local).casefold())
     labels = unicodedata.normalize("NFC", domain).lower().split(".")
     ascii_labels = [one if one.isascii() else "xn--" + one.encode("punycode").decode() for one in labels]
@@ -1049,7 +1182,7 @@ class Mail:
         self.headers: list[tuple[str, bytes]] = []
         for line in re.sub(rb"\r\n(?=[ \t])", b"\x00", head).split(b"\r\n"):
             name, colon, value = line.partition(b":")
-            if not colon or not re.match(rb"[!-9;-~]+\Z", name):
+            if not colon or not re.match(rb"[!-9;-~]+\Z", name) or len(self.headers) == 200:
                 raise Invalid(7, "the archived mail has a malformed header")
             self.headers.append((name.decode("ascii").lower(), value.replace(b"\x00", b"\r\n")))
         to = b"\r\n".join(value for name, value in self.headers if name == "to")
@@ -1063,13 +1196,13 @@ class Mail:
         found = [value for other, value in self.headers if other == name]
         return re.sub(rb"\r\n(?=[ \t])", b"", found[0]).decode("utf-8", "replace").strip() if len(found) == 1 else None
 
-    def dkim(self, keys: list[dict[str, str]]) -> str:
+    def dkim(self, keys: dict[tuple[str, str], tuple[int, int]]) -> str:
         """What its DKIM signature says; Invalid if it is by a key of the bundle and does not verify."""
         found = [value for name, value in self.headers if name == "dkim-signature"]
         if len(found) != 1:
             raise Invalid(7, "the archived mail has not one DKIM signature")
         tags = _tags(found[0].decode("ascii", "replace"))
-        key = _dkim_keys(keys).get((tags["d"].lower(), tags["s"]))
+        key = keys.get((tags["d"].lower(), tags["s"]))
         if key is None:
             return "the key of its DKIM signature is not in this bundle"
         if tags["v"] != "1" or tags["a"] != "rsa-sha256" or tags["c"] != "relaxed/relaxed" or "l" in tags:
@@ -1092,14 +1225,15 @@ class Mail:
         return "DKIM: signed by {} (compare with selector {} of that domain's DNS)".format(tags["d"], tags["s"])
 
 
-def _dkim_keys(listed: list[dict[str, str]]) -> dict[tuple[str, str], tuple[int, int]]:
+def _dkim_keys(given: list[dict[str, str]]) -> dict[tuple[str, str], tuple[int, int]]:
     keys = {}
-    for one in listed:
+    for one in given:
+        exactly(7, "a DKIM key", one, "domain", "record", "selector")
         name, record = (one["domain"].lower(), one["selector"]), _tags(one["record"])
         if name in keys or record.get("v", "DKIM1") != "DKIM1" or record.get("k", "rsa") != "rsa":
             raise Invalid(7, "a DKIM key is named twice or is no RSA key")
         try:
-            keys[name] = rsa_key(base64.b64decode(record.get("p", ""), validate=True))
+            keys[name] = rsa_key(unbase64(7, "a DKIM key", record.get("p", "")))
         except ValueError:
             raise Invalid(7, "a DKIM key cannot be read") from None
     return keys
@@ -1107,11 +1241,11 @@ def _dkim_keys(listed: list[dict[str, str]]) -> dict[tuple[str, str], tuple[int,
 
 def _tags(text: str) -> dict[str, str]:
     tags: dict[str, str] = {}
-    for part in text.strip().rstrip(";").split(";"):
+    for part in text.strip().removesuffix(";").split(";"):
         name, equals, value = part.partition("=")
         if not equals or name.strip() in tags:
             raise Invalid(7, "a DKIM tag list is malformed")
-        tags[name.strip()] = re.sub(r"\s+", "", value)
+        tags[name.strip()] = re.sub(r"[ \t\n\r\f\v]+", "", value)
     return tags
 
 
@@ -1132,6 +1266,11 @@ def check(data: bytes, vkey: str | None) -> Bundle:
     return bundle
 
 
+def plain(text: str) -> str:
+    """In graphic ASCII: no file writes a line of its own, or tells the terminal to hide one."""
+    return "".join(one if " " <= one <= "~" else ascii(one)[1:-1] for one in text)
+
+
 def main(arguments: list[str]) -> int:
     if len(arguments) == 3 and arguments[1] == "--vkey":
         file, key = arguments[0], arguments[2]
@@ -1146,7 +1285,7 @@ def main(arguments: list[str]) -> int:
         vkey = None
         if key is not None:
             with open(key, "rb") as opened:
-                vkey = opened.read(513).decode("ascii", "replace").strip()
+                vkey = opened.read(65536).decode("ascii", "replace").strip()
     except OSError as error:
         sys.stderr.write(f"cannot read: {error}\n")
         return 2
@@ -1156,17 +1295,17 @@ def main(arguments: list[str]) -> int:
     try:
         bundle = check(data, vkey)
     except Invalid as error:
-        sys.stdout.write("INVALID: step {}: {}\n".format(error.step or "unexpected", error))
+        sys.stdout.write("INVALID: step {}: {}\n".format(error.step or "unexpected", plain(str(error))))
         return 1
     for step, text in bundle.found:
-        sys.stdout.write(" %d  %s\n" % (step, text.encode("ascii", "backslashreplace").decode()))
+        sys.stdout.write(" %d  %s\n" % (step, plain(text)))
     for text in LEFT_OUT:
         sys.stdout.write(f" -  not checked here: {text}\n")
     if vkey is None:
         sys.stdout.write("signed by {}\n".format(bundle.line(2, "vkey.txt")))
         sys.stdout.write("whose key that is, is not settled: compare it yourself, and give it with --vkey\n")
         return 1
-    sys.stdout.write(f"VALID: {bundle.conclusion}\n")
+    sys.stdout.write(f"VALID: {plain(bundle.conclusion)}\n")
     return 0
 
 

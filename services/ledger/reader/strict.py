@@ -2,6 +2,7 @@
 
 import binascii
 import json
+import math
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from services.ledger.reader.errors import Invalid
 
 _HASH = re.compile(r"[0-9a-f]{64}\Z", re.ASCII)
 _U32_LIMIT = 1 << 32
+_DEPTH_LIMIT = 64
+_LONG = 308
+"""A number of more digits may be beyond what a double holds."""
 
 
 class _AmbiguousError(ValueError):
@@ -30,18 +34,40 @@ def _constant(_: str) -> NoReturn:
     raise _AmbiguousError
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+def _integer(text: str) -> int:
+    if len(text) > _LONG and math.isinf(float(text)):
+        raise _AmbiguousError
+    return int(text)
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
 
 
 def parse_json(step: str, what: str, data: bytes) -> Any:
-    """One JSON text in UTF-8: no byte order mark, no name twice in an object, no lone surrogate, no endless number."""
+    """One JSON text in UTF-8 that all readers understand alike (docs/formats.md §1), or Invalid.
+
+    No byte order mark, no name twice in an object, no lone surrogate, no number beyond a double, no more than 64
+    objects and arrays inside one another.
+    """
     try:
         value = _decoder.decode(data.decode("utf-8"))
         # An escaped lone surrogate decodes to a string that has no bytes, and 1e999 to a number that is none.
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise Invalid(step, what, "is not strict JSON in UTF-8") from None
+    if _too_deep(value):
+        raise Invalid(step, what, f"has more than {_DEPTH_LIMIT} objects and arrays inside one another")
     return value
+
+
+def _too_deep(value: object) -> bool:
+    inside = [value]
+    for _ in range(_DEPTH_LIMIT + 1):
+        nested = [one for one in inside if isinstance(one, dict | list)]
+        if not nested:
+            return False
+        inside = [inner for one in nested for inner in (one.values() if isinstance(one, dict) else one)]
+    return True
 
 
 def canonical_json(value: object) -> bytes:

@@ -198,7 +198,7 @@ def main(
             ]
             for path, report in zip((file, other), both, strict=True):
                 _print(f"{path.name}: {report.kind}: {report.conclusion}")
-            status, last = _compare(*both)
+            status, last = _compare(*both, settled=_names_logs(trusted))
             signed_by = {report.signed_by for report in both}
     except _Unreadable as error:
         return _complain(str(error))
@@ -252,9 +252,11 @@ def _beside(said: Acceptance, held: str, beside: Path, trusted: Policy | None) -
     for name in shown.recorded:
         _print(f" recorded as accepted: {name}")
     for name in shown.altered:
-        _print(f" FRAUD recorded with other bytes than were accepted: {name}")
+        _print(f" recorded with other bytes than were accepted: {name}")
     for name in shown.missing:
         _print(f" not in {beside.name}: {name}")
+    if shown.altered and not _names_logs(trusted):
+        return _say(INVALID, "recorded with other bytes, but the log's key is not settled: give it with --vkey")
     if shown.altered:
         return _say(
             INVALID,
@@ -295,14 +297,24 @@ def _report(where: str, data: bytes, trusted: Policy | None) -> Report:
     return report
 
 
-def _compare(first: Report, second: Report) -> tuple[int, str]:
+def _compare(first: Report, second: Report, *, settled: bool) -> tuple[int, str]:
     """Hold two verified files against each other; exit status and last line."""
     if first.facts.origin != second.facts.origin:
         logs = f"{first.facts.origin} and {second.facts.origin}"
         raise _Unreadable(f"these are of two logs, {logs}: nothing in one speaks of the other")
+    if not settled and first.signed_by != second.signed_by:
+        raise _Unreadable(
+            "these are signed by two keys of one name. Anybody can make one: give the log's with --vkey, or all of them"
+        )
     found = contradictions(first.facts.with_those_of(second.facts))
     for one in found:
-        _print(f"FRAUD {one}")
+        _print(f"FRAUD {one}" if settled else f"CONTRADICTION {one}")
+    if found and not settled:
+        return INVALID, (
+            "CONTRADICTION: both files are signed by the key below, and they cannot both be true: if it is the log's, "
+            f"the operator of {first.facts.origin} is caught. Whose it is only a source you trust can say: anybody can "
+            "make a key of that name"
+        )
     if found:
         return INVALID, (
             f"FRAUD: the operator of {first.facts.origin} is caught: both files are signed by its log's key, and they "
@@ -340,7 +352,7 @@ def _trusted(vkey: Path | None, policy: Path | None, authority: Path | None) -> 
         given = parse_policy(_read(policy, POLICY_LIMIT, "the policy"))
     except Invalid as error:
         raise _Unreadable(f"the {what} given is none: {error}") from None
-    return given if keys is None else given.for_logs(keys.logs)
+    return given if keys is None else given.for_logs(keys.logs, keys.fresh)
 
 
 def _say(status: int, text: str) -> int:
@@ -355,7 +367,9 @@ def _complain(text: str) -> int:
 
 
 def _print(text: str, stream: TextIO | None = None) -> None:
-    # A terminal that cannot show a character must not end a verification.
+    # A terminal that cannot show a character must not end a verification, and no file may write a line of its own or
+    # turn what follows around: what is no graphic character is shown by its number.
     stream = stream or sys.stdout
     encoding = stream.encoding or "ascii"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    plain = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    stream.write(plain.encode(encoding, "backslashreplace").decode(encoding) + "\n")

@@ -250,7 +250,7 @@ async def test_the_command_writes_a_file_or_pipes_it_and_exits_as_it_says(
     assert (status, printed) == (0, b""), said
     assert (tmp_path / "absence.json").stat().st_mode & 0o777 == 0o600
     status, printed, _ = await command("verify", "absence.json", "--vkey", "vkey")
-    assert (status, b"VALID proof: as of " in printed) == (0, True)
+    assert (status, b"VALID proof: at " in printed) == (0, True)
     status, _, said = await command("proof", "consistency", "absence.json", "-o", "grown.json")
     assert (status, "only grew" in said) == (0, True), said
     status, printed, _ = await command("verify", "absence.json", "grown.json", "--vkey", "vkey")
