@@ -108,10 +108,12 @@ def test_it_says_valid_and_shows_what_it_holds(reader: Visitor, tmp_path: Path, 
         "Beispielwerk GmbH",
         story().world.subject,
         "please open this link to confirm",
+        "https://example.org/newsletter/confirm/[…]",
         {"de": "kein späteres Wort dazu", "en": "no later word on it"}[language],
         {"de": "Spätestens da", "en": "There at the latest"}[language],
     ):
         assert word in shown
+    assert story().token not in shown
     reader.look("evidence-page", language, scripts=2)
     reader.tab_through()
     assert not reader.complaints, reader.complaints

@@ -63,8 +63,8 @@ Uhr des Betreibers richtig ging (begrenzt wird das nur durch timestamps/). Dass 
 kein späteres Wort enthält, zeigt proofs/latest.json; fehlt diese Datei, ist es nicht gezeigt. In ihr steht ein
 Schlüssel, mit dem sich alle Einträge dieser Adresse im Protokoll finden lassen (nicht lesen).
 
-Sie enthält personenbezogene Daten und in den E-Mails Links, die noch wirken (zum Beispiel zum Abmelden). Geben Sie
-sie nur weiter, wo es nötig ist.
+Sie enthält personenbezogene Daten und in den E-Mails Links, die noch wirken: Wer sie hat, kann im Namen der Person
+widerrufen, und bestätigen, solange die Anfrage offen ist. Geben Sie sie nur weiter, wo es nötig ist.
 
 ENGLISH
 
@@ -94,8 +94,8 @@ operator's clock was right (only timestamps/ limit that). That the log has no la
 proofs/latest.json; without that file it is not shown. In it is a key with which all entries of this address can be
 found in the log (not read).
 
-It holds personal data, and in its mails links that still work (to unsubscribe, for example). Pass it on only where
-that is needed.
+It holds personal data, and in its mails links that still work: whoever has them can withdraw in the person's name,
+and confirm as long as the request is open. Pass it on only where that is needed.
 """
 
 

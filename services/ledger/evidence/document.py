@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.header import decode_header, make_header
@@ -30,6 +31,8 @@ HERE: Final = Path(__file__).parent / "pdf"
 NAME: Final = "evidence.zip"
 _LOCAL: Final = ZoneInfo("Europe/Berlin")
 _STEP: Final = "document"
+_KEY_IN_A_LINK: Final = re.compile(r"(?<=[/=])[A-Za-z0-9_-]{22,}", re.ASCII)
+"""What makes a link work for whoever has it: to confirm, to withdraw, to open a receipt. No word is so long there."""
 
 Value = str | dict[str, str]
 """A text, or `{"code": …}`: a hash, key or address, set so that each character can be told."""
@@ -48,6 +51,11 @@ def _code(text: str) -> Value:
 
 def _text(text: str) -> Block:
     return {"kind": "text", "text": text}
+
+
+def _masked(text: str) -> str:
+    """The text without what would let its readers press the person's buttons."""
+    return _KEY_IN_A_LINK.sub("[…]", text)
 
 
 def _facts(*rows: tuple[str, Value]) -> Block:
@@ -162,6 +170,7 @@ class Document:
                 (t("summary.fact_fresh"), moment(self._fresh_seconds())),
             ),
             _text(t("summary.attached", name=NAME)),
+            _text(t("summary.private")),
             _facts((t("summary.fact_hash", name=NAME), _code(hashlib.sha256(self.packed).hexdigest()))),
             _text(t("escaped")),
         ]
@@ -285,7 +294,8 @@ class Document:
         yield _facts(*headers, (t("mail.dkim"), dkim))
         yield _text(t("mail.archived", name=name))
         yield _text(t("mail.body") + ":")
-        yield {"kind": "verbatim", "text": mail.text}
+        yield {"kind": "verbatim", "text": _masked(mail.text)}
+        yield _text(t("mail.masked"))
 
     def _token(self) -> Iterator[Block]:
         t, pair = self.texts, f"{self.bundle.purpose}/{self.bundle.channel}"
@@ -437,7 +447,9 @@ class Document:
 
     def _limits(self) -> list[Block]:
         t = self.texts
-        names = ["contact", "clock", "later", "map", "operator", "keys", "effects", "pages"]
+        names = ["contact", "clock", "later", "map", "operator", "keys", "effects", "links", "pages"]
+        if layout.LATEST in self.bundle.files:
+            names.append("label_key")
         url = self.newsletter_url + "/newsletter/notice-keys"
         return [{"kind": "list", "items": [t(f"limits.{name}", url=url) for name in names]}]
 
@@ -506,7 +518,8 @@ class Document:
             return utc
         local = parse_rfc3339(time).astimezone(_LOCAL)
         month = self.texts("months").split()[local.month - 1]
-        return f"{local.day}. {month} {local.year}, {local:%H:%M:%S} {local.tzname()} ({utc})"
+        date = self.texts("date", day=local.day, month=month, year=local.year)
+        return f"{date}, {local:%H:%M:%S} {local.tzname()} ({utc})"
 
     def _recorded(self, one: Recorded, *, short: bool = False) -> str:
         return self._time(rfc3339(from_millis(one.event.recorded_at)), short=short)

@@ -128,6 +128,10 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
       dkim: ["DKIM-Signatur", "DKIM signature"],
       signed: ["{domain}, Selektor {selector}", "{domain}, selector {selector}"],
       unsigned: ["nicht gegen einen Schlüssel geprüft", "not checked against a key"],
+      masked: [
+        "„[…]“ steht für den Schlüssel in einem Link; er wird nicht gezeigt: Wer ihn hat, kann die Knöpfe der Person drücken.",
+        "“[…]” stands for the key in a link, which is not shown: whoever has it can press the person's buttons.",
+      ],
     },
     uses: {
       title: ["Jede Nutzung", "Each use"],
@@ -184,8 +188,8 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
       button: ["ZIP speichern", "Save the ZIP"],
     },
     private: [
-      "Diese Datei enthält personenbezogene Daten und Links, die noch wirken. Geben Sie sie nur weiter, wo es nötig ist.",
-      "This file holds personal data, and links that still work. Pass it on only where that is needed.",
+      "Diese Datei enthält personenbezogene Daten und in der archivierten E-Mail, deren Bytes unter der DKIM-Signatur stehen, Links, die noch wirken: Wer sie hat, kann im Namen der Person widerrufen, und bestätigen, solange die Anfrage offen ist. Geben Sie sie nur weiter, wo es nötig ist.",
+      "This file holds personal data and, in the archived mail whose bytes are under the DKIM signature, links that still work: whoever has them can withdraw in the person's name, and confirm as long as the request is open. Pass it on only where that is needed.",
     ],
     by: {
       person: ["die Person", "the person"],
@@ -461,8 +465,12 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
         [texts.mail.date, mail.only("date")], [texts.mail.id, mail.only("message-id")],
         [texts.mail.dkim, mail.signed ? fill(texts.mail.signed, mail.signed) : texts.mail.unsigned],
       ]),
-      make("div", { class: "letter" }, mail.text)));
+      make("div", { class: "letter" }, masked(mail.text)),
+      make("p", { class: "hint" }, texts.mail.masked)));
   }
+
+  /* Without what would let a reader press the person's buttons: the key in a link. */
+  const masked = (text) => text.replace(/([/=])[A-Za-z0-9_-]{22,}/g, "$1[…]");
 
   /* RFC 2047, as far as UTF-8 goes. */
   function encodedWords(value) {

@@ -30,6 +30,7 @@ from services.ledger.reader.evidence import Bundle
 from services.ledger.reader.verify import enclosed
 from shared.errors import Corrupt
 from tests.opt_in import ADDRESS, OptIn
+from tests.unit.proof.proving import made
 
 LANGUAGES = ("de", "en")
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -93,8 +94,32 @@ def test_what_was_shown_said_sent_and_confirmed_is_in_it(language: str) -> None:
     assert "2026-11-22 13:01:31.123 UTC" in section(language, 9)
     assert "2026-11-22 13:02:31.123 UTC" in section(language, 10)
     assert checked.recorded[0].statement.data.register_version in section(language, 11)
-    assert len(content(language)["sections"][13]["blocks"][0]["items"]) == 8
+    assert len(content(language)["sections"][13]["blocks"][0]["items"]) == 9
     assert "verify.py" in section(language, 14)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_mail_is_printed_without_the_keys_of_its_links(language: str) -> None:
+    story = OptIn()
+    story.request()
+    story.confirmation_mail()
+    packed = bundle(story.material)
+    printed = "\n".join(words(content(language, (verified(packed, story), packed))))
+    assert "https://example.org/newsletter/confirm/[…]" in printed
+    assert story.token not in printed
+
+
+def test_dates_are_written_as_each_language_writes_them() -> None:
+    assert "22 November 2026, 13:00:30 CET" in section("en", 4)
+    assert "22. November 2026, 13:00:30 CET" in section("de", 4)
+
+
+def test_that_a_proof_of_the_latest_word_shows_the_label_key_is_said_where_there_is_one() -> None:
+    story = OptIn().play()
+    packed = bundle(replace(story.material, latest=made(story.world, "latest")))
+    said = section("en", 13, (verified(packed, story), packed))
+    assert "proofs/latest.json" in said
+    assert "proofs/latest.json" not in section("en", 13)
 
 
 def test_a_use_that_no_consent_covered_is_named() -> None:
@@ -145,10 +170,10 @@ def test_a_request_that_nobody_confirmed_is_printed_as_one() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_bundle_lies_in_the_document_as_it_is(language: str) -> None:
     checked, packed = shown()
-    made = pdf(checked, packed, language)
-    assert made.endswith(b"%%EOF\n")
-    assert attached(made) == enclosed(made) == packed
-    assert pdf(checked, packed, language) == made
+    printed = pdf(checked, packed, language)
+    assert printed.endswith(b"%%EOF\n")
+    assert attached(printed) == enclosed(printed) == packed
+    assert pdf(checked, packed, language) == printed
 
 
 def test_a_document_without_a_bundle_is_no_bundle() -> None:
@@ -202,7 +227,7 @@ def _certificate(
     key = rsa.generate_private_key(65537, 2048)
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     authority, signing = (subject, key) if issuer is None else (issuer[0].subject, issuer[1])
-    made = (
+    unsigned = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(authority)
@@ -221,8 +246,8 @@ def _certificate(
         )
     )  # fmt: skip
     if usages:
-        made = made.add_extension(x509.ExtendedKeyUsage(usages), critical=True)
-    return made.sign(signing, hashes.SHA256()), key
+        unsigned = unsigned.add_extension(x509.ExtendedKeyUsage(usages), critical=True)
+    return unsigned.sign(signing, hashes.SHA256()), key
 
 
 def _pem(certificate: x509.Certificate) -> bytes:
