@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from time import monotonic, perf_counter
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import asyncpg
 
+from services.ledger import append_sql, snapshot, store
 from services.ledger import head as heads
-from services.ledger import snapshot, store
 from services.ledger.check import Admission, Alive, Check, Reject, Stated
 from services.ledger.head import SUBJECTS_KEPT, Head, Sequences
 from services.ledger.prepare import Known, Prepare, Prepared
@@ -25,7 +25,6 @@ from shared import logs
 from shared.clock import Clock, millis
 from shared.database import Database
 from shared.errors import Corrupt, Unavailable
-from shared.events import MAX_STATEMENT_BYTES
 from shared.identifiers import Random
 from shared.kafka import Message, OutOfRange
 from shared.metrics import Metrics
@@ -44,92 +43,6 @@ _PAUSE_SECONDS: Final = 0.5
 _SILENCE_SECONDS: Final = 10.0
 
 log = logs.logger("append")
-
-# One statement, no transaction around it: a process that is stopped between two statements holds no lock, and one that
-# is stopped while sending this one has not begun it.
-APPEND: Final = """
-with h as (
-    update head set size = $5, next_offset = $6, edge = $7, map_root = $8, recorded_at = $9
-    where shard = $1 and epoch = $2 and size = $3 and next_offset = $4
-      and not exists (select from incident i
-                      where i.shard = $1 and i.kind = 'signer-disagrees' and i.closed_at is null)
-      -- A batch of a clock that is wrong would be one that the signer refuses, or one that rejects what is right.
-      and to_timestamp($9 / 1000.0) between clock_timestamp() - interval '60 s' and clock_timestamp() + interval '5 s'
-    returning 1
-), add_leaves as (
-    insert into leaf_batch (shard, first, n, leaves, root, next_offset)
-    select $1, $3, $10, $11, $52, $6 from h where $10 > 0
-), add_tiles as (
-    insert into tile (shard, level, n, hashes)
-    select $1, t.* from h, unnest($12::smallint[], $13::bigint[], $14::bytea[]) t
-), add_seen as (
-    insert into seen (shard, id, source, index, sequence, statement_hash)
-    select $1, e.id, e.source, $3 + e.o - 1, e.sequence, e.statement_hash
-    from h, unnest($15::text[], $16::uuid[], $17::bigint[], $18::bytea[]) with ordinality
-         e (source, id, sequence, statement_hash, o)
-), add_payloads as (
-    insert into payload (shard, index, subject, payload)
-    select $1, $3 + e.o - 1, e.subject, e.payload
-    from h, unnest($19::text[], $20::bytea[]) with ordinality e (subject, payload, o)
-), add_subjects as (
-    insert into subject_key (subject, shard, wrapped)
-    select s.subject, $1, s.wrapped from h, unnest($21::text[], $22::bytea[]) s (subject, wrapped)
-), add_matters as (
-    insert into matter (subject, matter, shard, restricted_at)
-    select m.subject, m.matter, $1, m.restricted_at
-    from h, unnest($23::text[], $24::text[], $25::text[]) m (subject, matter, restricted_at)
-    on conflict (subject, matter) do update set restricted_at = excluded.restricted_at
-), add_overtaken as (
-    insert into overtaken (shard, source, sequence, id, index)
-    select $1, o.* from h, unnest($26::text[], $27::bigint[], $28::uuid[], $29::bigint[]) o
-), add_rejects as (
-    insert into rejected (shard, stated_offset, source, sequence, statement_id, reason,
-                          statement_hash, statement_size, statement, times)
-    select $1, r.* from h, unnest($30::bigint[], $31::text[], $32::bigint[], $33::text[], $34::text[],
-                                  $35::bytea[], $36::int[], $37::bytea[], $38::int[]) r
-    on conflict (shard, source, sequence, statement_hash, reason) do update
-        set times = rejected.times + excluded.times, stated_offset = excluded.stated_offset,
-            last_at = clock_timestamp()
-), set_marks as (
-    insert into source_mark (shard, source, sequence, all_before)
-    select $1, m.* from h, unnest($39::text[], $40::bigint[], $41::timestamptz[]) m
-    on conflict (shard, source) do update set sequence = excluded.sequence, all_before = excluded.all_before
-), set_progress as (
-    insert into progress (shard, source, size, contiguous)
-    select $1, p.source, $5, p.contiguous from h, unnest($42::text[], $43::bigint[]) p (source, contiguous)
-    on conflict (shard, source, size) do update set contiguous = excluded.contiguous
-), fill_gaps as (
-    delete from arrived a using h, unnest($42::text[], $43::bigint[]) p (source, contiguous)
-    where a.shard = $1 and a.source = p.source and a.sequence <= p.contiguous
-), add_arrived as (
-    insert into arrived (shard, source, sequence)
-    select $1, a.* from h, unnest($44::text[], $45::bigint[]) a
-), open_incidents as (
-    insert into incident (shard, kind, about, detail)
-    select $1, i.* from h, unnest($46::text[], $47::text[], $48::text[]) i
-    on conflict do nothing
-), close_incidents as (
-    update incident i set closed_at = clock_timestamp(), closed_by = 'ledger', closed_reason = 'it has arrived'
-    from h, unnest($49::text[], $50::text[]) c (kind, about)
-    where i.shard = $1 and i.kind = c.kind and i.about = c.about and i.closed_at is null
-), add_erasures as (
-    insert into erasure (subject, shard, hold_until, completed)
-    select e.subject, $1, coalesce(e.hold_until, to_timestamp($9 / 1000.0)), e.completed
-    from h, unnest($53::text[], $54::timestamptz[], $55::bigint[]) e (subject, hold_until, completed)
-    on conflict (subject) do update set hold_until = greatest(erasure.hold_until, excluded.hold_until),
-        completed = coalesce(erasure.completed, excluded.completed)
-), end_labels as (
-    update ending e set ended = o.index
-    from h, unnest($56::text[], $57::text[], $58::bigint[]) o (subject, matter, index)
-    where e.subject = o.subject and e.matter = o.matter
-), add_repetitions as (
-    insert into empty_number (shard, source, first, last, why)
-    select $1, r.source, r.sequence, r.sequence, 'repetition'
-    from h, unnest($59::text[], $60::bigint[]) r (source, sequence)
-    on conflict do nothing
-)
-select pg_notify(channel, '') from h, unnest($51::text[]) channel
-"""
 
 
 class Fenced(Corrupt):
@@ -156,6 +69,43 @@ class Keys:
 
     sources: Mapping[str, bytes]
     keks: Mapping[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The right to append to the shard, until somebody claims it after us."""
+
+    epoch: int
+    check: Check
+
+
+@dataclass(slots=True)
+class Owned:
+    """A shard in memory: made whole from what is stored, and dropped whole."""
+
+    claimed: Claimed
+    head: Head
+    consumer: Source
+    in_flight: asyncio.Task[None] | None = None
+    snapshot: asyncio.Task[None] | None = None
+    recent: list[Prepared] = field(default_factory=list)
+    """The last two batches, of which the newer may not be visible in the tables yet."""
+
+    def add(self, prepared: Prepared) -> None:
+        self.recent = [*self.recent[-1:], prepared]
+
+    async def settle(self) -> None:
+        """Return when the batch in flight is committed."""
+        in_flight, self.in_flight = self.in_flight, None
+        if in_flight is not None:
+            await in_flight
+
+    async def end(self) -> None:
+        begun = [task for task in (self.in_flight, self.snapshot) if task is not None]
+        for task in begun:
+            task.cancel()
+        await asyncio.gather(*begun, return_exceptions=True)
+        await self.consumer.stop()
 
 
 class Appender:
@@ -190,17 +140,11 @@ class Appender:
         self._subjects_kept = subjects_kept
         self._erasure_spread = timedelta(seconds=erasure_spread)
         self._house_seconds = min(_HOUSE_SECONDS, max(1.0, erasure_spread))
-        self._epoch: int | None = None
-        self._check: Check | None = None
-        self._head: Head | None = None
-        self._consumer: Source | None = None
-        self._in_flight: asyncio.Task[None] | None = None
-        self._snapshot: asyncio.Task[None] | None = None
-        self._recent: list[Prepared] = []
+        self._claimed: Claimed | None = None
+        self._owned: Owned | None = None
         self._probe_all = False
         self._kept_house_at = float("-inf")
         metrics = metrics or Metrics("ledger_append")
-        self.is_owner = False
         self._heard_at = 0.0
         self._size = metrics.gauge("log_size", "leaves appended", ["shard"])
         self._offset = metrics.gauge("next_offset", "next offset of consent.stated to consume", ["shard"])
@@ -212,7 +156,7 @@ class Appender:
     @property
     def trouble(self) -> str | None:
         """Why nothing is appended, for readiness; None while something would be."""
-        if not self.is_owner:
+        if self._owned is None:
             return "does not own it"
         # Each source sends a mark every second; a broker that is away is silent, and aiokafka says nothing of it.
         silent = asyncio.get_running_loop().time() - self._heard_at
@@ -246,28 +190,21 @@ class Appender:
             except Stale:
                 await self.drop()
 
-    async def claim(self) -> None:
+    async def claim(self) -> Claimed:
         """Become the owner: every earlier one is fenced from here on, though it may not know yet."""
         await self.drop()
         if await store.open_incidents(self._db, self.shard, store.SIGNER_DISAGREES):
             raise Fenced("the log", f"shard {self.shard}: the signer disagrees with its rows")
         check = Check(self.shard, await store.origin(self._db, self.shard), self._keys.sources, self._admission)
         # If this answer is lost we hold no epoch, and claim again: an epoch more fences nobody but ourselves.
-        self._epoch, self._check = await store.claim(self._db, self.shard), check
+        self._claimed = Claimed(await store.claim(self._db, self.shard), check)
+        return self._claimed
 
     async def drop(self) -> None:
-        """Forget everything that was only in memory."""
-        begun = [task for task in (self._in_flight, self._snapshot) if task is not None]
-        self._in_flight = self._snapshot = None
-        for task in begun:
-            task.cancel()
-        await asyncio.gather(*begun, return_exceptions=True)
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            await consumer.stop()
-        self._head = None
-        self.is_owner = False
-        self._recent = []
+        """Forget everything that was only in memory; what was claimed stays ours until somebody else claims it."""
+        owned, self._owned = self._owned, None
+        if owned is not None:
+            await owned.end()
 
     async def step(self, timeout_ms: int = _FETCH_MS) -> int:
         """Fetch, check and prepare one batch, and begin to append it; answers how many messages there were.
@@ -275,25 +212,25 @@ class Appender:
         Any error means that the state in memory was or must be dropped. Unavailable and Stale pass; Fenced does not.
         """
         try:
-            head = self._head or await self._load()
-            assert self._consumer is not None  # noqa: S101 - _load made it
-            await self._keep_house(head)
-            if self._in_flight is not None and self._in_flight.done():
-                await self._settle()
+            owned = self._owned or await self._load()
+            await self._keep_house(owned)
+            if owned.in_flight is not None and owned.in_flight.done():
+                await owned.settle()
             # While a batch is in flight its failure must not wait for the next message.
-            messages = await self._consumer.fetch(self._max_batch, 50 if self._in_flight else timeout_ms)
+            try:
+                messages = await owned.consumer.fetch(self._max_batch, 50 if owned.in_flight else timeout_ms)
+            except OutOfRange:
+                await self._go_on_from_what_is_there(owned)
+                return 0
             if not messages:
-                await self._settle()
+                await owned.settle()
                 return 0
             self._heard_at = asyncio.get_running_loop().time()
-            prepared = await self._prepared(head, messages)
-            await self._settle()
-            self._in_flight = asyncio.create_task(self._append(prepared))
+            prepared = await self._prepared(owned, messages)
+            await owned.settle()
+            owned.in_flight = asyncio.create_task(self._append(prepared))
             # Let it send its first bytes before the next batch takes the processor.
             await asyncio.sleep(0)
-        except OutOfRange:
-            await self._go_on_from_what_is_there()
-            return 0
         except BaseException:
             await self.drop()
             raise
@@ -302,23 +239,21 @@ class Appender:
     async def settled(self) -> None:
         """Return when the batch in flight is committed."""
         try:
-            await self._settle()
+            if self._owned is not None:
+                await self._owned.settle()
         except BaseException:
             await self.drop()
             raise
 
-    async def _go_on_from_what_is_there(self) -> None:
+    async def _go_on_from_what_is_there(self, owned: Owned) -> None:
         """The topic was made anew, or lost more than we had read. A person must know, and nobody need do anything:
         what was not sealed is still in the outboxes and comes again, what was is an exact repetition."""
-        try:
-            await self._settle()
-            assert self._consumer is not None  # noqa: S101 - it has just said so
-            beginning = (await self._consumer.beginning_offsets())[self.shard]
-            gone: int = (await store.head(self._db, self.shard))["next_offset"]
-            await store.go_on_from(self._db, self.shard, self._epoch, gone, beginning)
-            log.error("position-gone", shard=self.shard, offset=gone, went_on_from=beginning)
-        finally:
-            await self.drop()
+        await owned.settle()
+        beginning = (await owned.consumer.beginning_offsets())[self.shard]
+        gone: int = (await store.head(self._db, self.shard))["next_offset"]
+        await store.go_on_from(self._db, self.shard, owned.claimed.epoch, gone, beginning)
+        log.error("position-gone", shard=self.shard, offset=gone, went_on_from=beginning)
+        await self.drop()
 
     async def _right_clock(self) -> None:
         """Unavailable if our clock and PostgreSQL's contradict each other: nobody here knows which of them is wrong."""
@@ -327,38 +262,39 @@ class Appender:
             log.error("clocks-differ", shard=self.shard, seconds_ahead=round(ahead / 1000))
             raise Unavailable("clock")
 
-    async def _load(self) -> Head:
-        if self._epoch is None:
-            await self.claim()
-        assert self._epoch is not None  # noqa: S101 - claim set it
+    async def _load(self) -> Owned:
+        claimed = self._claimed or await self.claim()
         await self._right_clock()
-        head = await heads.load(self._db, self.shard, self._epoch, self._keys.keks, subjects_kept=self._subjects_kept)
+        epoch, keks = claimed.epoch, self._keys.keks
+        head = await heads.load(self._db, self.shard, epoch, keks, subjects_kept=self._subjects_kept)
         consumer = self._open_consumer()
-        self._consumer = consumer
-        await consumer.start()
-        consumer.seek(self.shard, head.next_offset)
-        self._head = head
+        try:
+            await consumer.start()
+            consumer.seek(self.shard, head.next_offset)
+        except BaseException:
+            await consumer.stop()
+            raise
+        owned = self._owned = Owned(claimed, head, consumer)
         self._heard_at = asyncio.get_running_loop().time()
-        self.is_owner = True
         self._size.labels(self.shard).set(head.size)
-        log.info("owning", shard=self.shard, epoch=self._epoch, size=head.size, next_offset=head.next_offset)
-        return head
+        log.info("owning", shard=self.shard, epoch=epoch, size=head.size, next_offset=head.next_offset)
+        return owned
 
-    async def _prepared(self, head: Head, messages: list[Message]) -> Prepared:
-        assert self._check is not None  # noqa: S101 - claim set it
+    async def _prepared(self, owned: Owned, messages: list[Message]) -> Prepared:
+        head = owned.head
         now = self._clock()
         if millis(now) < head.recorded_at - CLOCK_BEHIND_MS:
             # recorded_at never goes back, and the signer would refuse one that is ahead of the clock.
             raise Unavailable("clock")
         checked: list[Stated | Alive | Reject] = []
         for start in range(0, len(messages), _CHECKED_AT_ONCE):
-            checked += self._check.messages(messages[start : start + _CHECKED_AT_ONCE], now)
+            checked += owned.claimed.check.messages(messages[start : start + _CHECKED_AT_ONCE], now)
             # The batch before this one is on its way to PostgreSQL through the same event loop.
             await asyncio.sleep(0)
         checked = await self._of_known_registers(checked)
-        known = await self._known(head, checked)
+        known = await self._known(owned, checked)
         prepared = await self._prepare.batch(head, checked, known, millis(now), messages[-1].offset + 1)
-        self._recent = [*self._recent[-1:], prepared]
+        owned.add(prepared)
         return prepared
 
     async def _of_known_registers(self, checked: list[Stated | Alive | Reject]) -> list[Stated | Alive | Reject]:
@@ -378,15 +314,16 @@ class Appender:
             for item in checked
         ]
 
-    def _keep_map(self, head: Head) -> None:
+    def _keep_map(self, owned: Owned) -> None:
         """Begin to write a snapshot of the map if one is due; all of the map is stored, since nothing is in flight."""
-        if self._snapshot is not None:
-            if not self._snapshot.done():
+        if owned.snapshot is not None:
+            if not owned.snapshot.done():
                 return
-            self._snapshot.result()  # what it cannot bear ends us, too
+            owned.snapshot.result()  # what it cannot bear ends us, too
+        head = owned.head
         if snapshot.is_due(head.size, head.snapshot_at, len(head.map)):
             head.snapshot_at = head.size
-            self._snapshot = asyncio.create_task(self._write_snapshot(head.size, head.map.records()))
+            owned.snapshot = asyncio.create_task(self._write_snapshot(head.size, head.map.records()))
 
     async def _write_snapshot(self, size: int, records: Iterator[bytes]) -> None:
         try:
@@ -395,20 +332,20 @@ class Appender:
             # The next one will do; what was written of this one is believed by nobody.
             log.warning("snapshot-not-written", shard=self.shard, size=size)
 
-    async def _known(self, head: Head, checked: list[Stated | Alive | Reject]) -> Known:
+    async def _known(self, owned: Owned, checked: list[Stated | Alive | Reject]) -> Known:
         """Load the batch's subjects; look up the statements that may have come before.
 
         A statement whose sequence number is new is new, as long as its source keeps to the rules. If it does not, the
         primary key of `seen` refuses the batch, and the next attempt looks up every id. Number 0 says nothing of that.
         """
+        head = owned.head
         stated = [item for item in checked if isinstance(item, Stated)]
         await head.subjects.load(self._db, list({item.statement.subject for item in stated}))
         suspects = [item for item in stated if self._probe_all or not item.sequence or self._has_arrived(head, item)]
         if not suspects:
             return Known()
-        # The batch in flight may or may not be visible in the tables; it is in `_recent`.
-        names = {name: hashed for batch in self._recent for name, hashed in batch.names.items()}
-        rejected = {hashed for batch in self._recent for hashed in batch.rejected_hashes}
+        names = {name: hashed for batch in owned.recent for name, hashed in batch.names.items()}
+        rejected = {hashed for batch in owned.recent for hashed in batch.rejected_hashes}
         sources, ids = [item.source for item in suspects], [item.statement.id for item in suspects]
         for row in await store.seen(self._db, self.shard, sources, ids):
             names[row["source"], row["id"]] = row["statement_hash"]
@@ -420,15 +357,10 @@ class Appender:
         sequences = head.sequences.get(item.source)
         return sequences is not None and sequences.has(item.sequence)
 
-    async def _settle(self) -> None:
-        in_flight, self._in_flight = self._in_flight, None
-        if in_flight is not None:
-            await in_flight
-
     async def _append(self, prepared: Prepared) -> None:
         began = perf_counter()
         try:
-            rows = await self._db.fetch(APPEND, *arguments(prepared))
+            rows = await self._db.fetch(append_sql.APPEND, *append_sql.arguments(prepared))
         except asyncpg.UniqueViolationError:
             # Nothing was written. Some id or sequence came again under a number that had not arrived.
             if self._probe_all:
@@ -458,16 +390,17 @@ class Appender:
         # If it is the clock, reading anew will say so.
         return Stale()
 
-    async def _keep_house(self, head: Head) -> None:
+    async def _keep_house(self, owned: Owned) -> None:
         """Now and then, with nothing in flight: forget what is sealed, go on past gaps that a person has closed."""
         now = monotonic()
         if now - self._kept_house_at < self._house_seconds:
             return
-        await self._settle()
+        head = owned.head
+        await owned.settle()
         self._kept_house_at = now
         await store.forget_sealed_progress(self._db, self.shard)
-        await self._end_labels(head)
-        self._keep_map(head)
+        await self._end_labels(owned)
+        self._keep_map(owned)
         waiting = {source: sequences for source, sequences in head.sequences.items() if sequences.beyond}
         if not waiting:
             return
@@ -480,22 +413,22 @@ class Appender:
             head.sequences[source] = Sequences(upto)
             log.warning("gap-passed-over", shard=self.shard, source=source, upto=upto)
 
-    async def _end_labels(self, head: Head) -> None:
+    async def _end_labels(self, owned: Owned) -> None:
         """Append the ERASURE leaves that are due, those of several people in one batch where they meet.
 
         If we stop before the first statement is committed, the next owner begins the ending; after it, nothing more is
         recorded of these subjects, whoever owns the shard; a leaf and the row that knows of it come together.
         """
-        assert self._epoch is not None  # noqa: S101 - claim set it
-        head.subjects.end(await store.begin_endings(self._db, self.shard, self._epoch, self._erasure_spread))
+        head, epoch = owned.head, owned.claimed.epoch
+        head.subjects.end(await store.begin_endings(self._db, self.shard, epoch, self._erasure_spread))
         due = await store.due_endings(self._db, self.shard, self._max_batch)
         if not due:
             return
         secrets = await heads.secrets(self._db, self.shard, self._keys.keks, {subject for subject, _ in due})
         prepared = await self._prepare.endings(head, due, secrets, millis(self._clock()))
-        self._recent = [*self._recent[-1:], prepared]
-        self._in_flight = asyncio.create_task(self._append(prepared))
-        await self._settle()
+        owned.add(prepared)
+        owned.in_flight = asyncio.create_task(self._append(prepared))
+        await owned.settle()
         log.info("labels-ended", shard=self.shard, labels=len(due))
 
 
@@ -503,75 +436,3 @@ async def _keep(still_held: Callable[[], Awaitable[None]]) -> None:
     while True:
         await asyncio.sleep(_LOCK_PROBE_SECONDS)
         await still_held()
-
-
-def arguments(prepared: Prepared) -> list[Any]:
-    """What APPEND takes, in its order."""
-    events, rejects, marks = prepared.events, list(prepared.rejects.values()), list(prepared.marks.values())
-    matters, tiles, overtaken = prepared.matters, prepared.tiles, prepared.overtaken
-    erasures = prepared.erasures
-    # Rejects alone count as done at once, if all before them is sealed: nobody will sign anything for them.
-    channels = ["ledger_appended"] if prepared.leaves else ["ledger_sealed"]
-    return [
-        prepared.shard,
-        prepared.epoch,
-        prepared.size,
-        prepared.next_offset,
-        prepared.new_size,
-        prepared.new_next_offset,
-        prepared.edge,
-        prepared.map_root,
-        prepared.recorded_at,
-        len(prepared.leaves),
-        b"".join(prepared.leaves),
-        [tile.level for tile in tiles],
-        [tile.n for tile in tiles],
-        [tile.hashes for tile in tiles],
-        [event[0] for event in events],
-        [event[1] for event in events],
-        [event[2] for event in events],
-        [event[3] for event in events],
-        [event[4] for event in events],
-        [event[5] for event in events],
-        [subject for subject, _ in prepared.new_subjects],
-        [wrapped for _, wrapped in prepared.new_subjects],
-        [subject for subject, _ in matters],
-        [matter for _, matter in matters],
-        list(matters.values()),
-        [one[0] for one in overtaken],
-        [one[1] for one in overtaken],
-        [one[2] for one in overtaken],
-        [one[3] for one in overtaken],
-        [reject.offset for reject, _ in rejects],
-        [reject.source for reject, _ in rejects],
-        [reject.sequence for reject, _ in rejects],
-        [reject.statement_id for reject, _ in rejects],
-        [reject.reason for reject, _ in rejects],
-        [reject.statement_hash for reject, _ in rejects],
-        [len(reject.raw) for reject, _ in rejects],
-        # What nobody proved to have said may hold anything; its hash is enough to find it in Kafka.
-        [reject.raw if reject.source and len(reject.raw) <= MAX_STATEMENT_BYTES else None for reject, _ in rejects],
-        [times for _, times in rejects],
-        [mark.source for mark in marks],
-        [mark.sequence for mark in marks],
-        [mark.all_before for mark in marks],
-        list(prepared.progress),
-        list(prepared.progress.values()),
-        [source for source, _ in prepared.arrived],
-        [sequence for _, sequence in prepared.arrived],
-        [kind for kind, _, _ in prepared.opened],
-        [about for _, about, _ in prepared.opened],
-        [detail for _, _, detail in prepared.opened],
-        [kind for kind, _ in prepared.closed],
-        [about for _, about in prepared.closed],
-        channels,
-        prepared.root,
-        list(erasures),
-        [hold_until for hold_until, _ in erasures.values()],
-        [completed for _, completed in erasures.values()],
-        [subject for subject, _, _ in prepared.ended],
-        [matter for _, matter, _ in prepared.ended],
-        [index for _, _, index in prepared.ended],
-        [source for source, _ in prepared.repetitions],
-        [sequence for _, sequence in prepared.repetitions],
-    ]

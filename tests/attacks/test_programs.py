@@ -46,7 +46,7 @@ async def old_map(site: Site, size: int) -> StateMap:
 )
 async def test_a_map_root_of_another_time_is_not_signed(site: Site, notices: Notices) -> None:
     appender = await site.appending(given(new_subject()))
-    head = await appender._load()
+    head = (await appender._load()).head
     head.map = await old_map(site, 7)
     await site.world.append(appender)
     await site.sign(notices)
@@ -62,7 +62,7 @@ async def test_a_map_root_of_another_time_is_not_signed(site: Site, notices: Not
 )
 async def test_a_version_that_is_there_already_is_not_signed(site: Site, notices: Notices) -> None:
     appender = await site.appending(given(ANNA))
-    head = await appender._load()
+    head = (await appender._load()).head
     head.map = await old_map(site, 5)
     await site.world.append(appender)
     await site.sign(notices)
@@ -98,7 +98,7 @@ async def test_a_leaf_that_changed_between_appender_and_signer_is_not_signed(sit
 async def test_a_batch_from_before_the_one_before_it_is_not_signed(site: Site, notices: Notices) -> None:
     await site.append(given(new_subject()))
     appender = await site.appending(given(new_subject()), clock=lambda: utc_now() - timedelta(seconds=30))
-    head = await appender._load()
+    head = (await appender._load()).head
     head.recorded_at = 0
     await site.world.append(appender)
     await site.sign(notices)

@@ -77,15 +77,16 @@ async def test_the_appender_keeps_the_map_when_it_is_due_and_begins_with_it(
         await world.state(*[given(new_subject()) for _ in range(15)])
         await world.append(appender)
     await appender.step(timeout_ms=0)
-    assert appender._snapshot is not None
-    await appender._snapshot
+    assert appender._owned is not None
+    assert appender._owned.snapshot is not None
+    await appender._owned.snapshot
     [at] = await store.snapshots(await world.database("ledger"), 0, 10**6)
     assert at > 20
     again = await world.appender()
     await again.step(timeout_ms=0)
-    assert again._head is not None
-    assert again._head.snapshot_at == at
-    assert (await world.judge()).size == again._head.size
+    assert again._owned is not None
+    assert again._owned.head.snapshot_at == at
+    assert (await world.judge()).size == again._owned.head.size
 
 
 def test_snapshots_become_rarer_as_labels_become_more() -> None:
