@@ -32,6 +32,7 @@ from shared.identifiers import subject_id, uuid7
 from shared.limits import Numbers
 from shared.register import Grade
 from shared.sealing import Compartment, base64url
+from shared.software import software
 
 FEW: Final = 1_000
 SECONDS: Final = 0.5
@@ -55,7 +56,7 @@ class Operations:
     def __init__(self, made: Installation, databases: dict[str, Database], rows: int) -> None:
         secrets = made.secrets
         self._databases = databases
-        self._speaker = domain.Speaker.of(register.load())
+        self._speaker = domain.Speaker.of(register.load(), software())
         self._cap = Numbers.read().confirmation_mails
         self._notice = self._speaker.activity.notice("de").hash
         self._sealed = Sealed(ciphertext=base64url(os.urandom(160)), key_hash=os.urandom(32).hex())

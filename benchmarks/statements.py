@@ -22,6 +22,7 @@ from shared.register import Register
 from shared.sealing import base64url
 from shared.secrets import Secrets
 from shared.served_notice import ServedNotice, ServedPurpose, issue, new_nonce
+from shared.software import software
 
 SOURCE: Final = domain.SOURCE
 PURPOSE: Final = "newsletter"
@@ -64,7 +65,7 @@ class Forms:
     """
 
     def __init__(self, register: Register, secrets: Secrets, now: datetime, *, short: bool) -> None:
-        self._speaker = domain.Speaker.of(register)
+        self._speaker = domain.Speaker.of(register, software())
         self._now = now
         notice = self._speaker.activity.notice(LANGUAGE)
         self._subject = subject_id(SHARD, now, os.urandom)

@@ -33,6 +33,7 @@ from services.newsletter.api.form import SERVED_FOR
 from services.newsletter.domain import Speaker
 from shared import register
 from shared.served_notice import ServedNotice, ServedPurpose, issue, new_nonce
+from shared.software import software
 
 OURS: Final = "Consent Ledger"
 AIM: Final = 1.0
@@ -55,7 +56,7 @@ class SignUps:
     """Requests of people nobody knows yet: each the newsletter's form with one box ticked, or their JSON."""
 
     def __init__(self, made: Installation) -> None:
-        self._speaker = Speaker.of(register.load())
+        self._speaker = Speaker.of(register.load(), software())
         self._notice = self._speaker.activity.notice(_LANGUAGE)
         self._purpose = self._speaker.activity.purposes[0]
         self._key = made.secrets.notice_key()

@@ -67,6 +67,23 @@ def serve(
 
 
 @app.command()
+def version(
+    files: Annotated[bool, typer.Option(help="List the hash of each file, too, as sha256sum prints it.")] = False,
+) -> None:
+    """What software this is, as every statement that it makes names it: a version, and a hash of all its files.
+
+    To make the hash again, in a checkout, where a wheel is unpacked, or in /app of the image:
+
+    find services shared -type f ! -path '*/__pycache__/*' | LC_ALL=C sort | xargs sha256sum | sha256sum
+    """
+    from shared.software import listing, software
+
+    print(software())
+    if files:
+        print(listing().decode(), end="")
+
+
+@app.command()
 def migrate() -> None:
     """Bring PostgreSQL to the wanted state (roles, schemas, tables). Needs CONSENT_LEDGER_SUPERUSER_DSN.
 

@@ -65,7 +65,7 @@ Step = Callable[[Transaction, Task, Marked], Awaitable[Cleared | None]]
 """Takes away what the holder has; None while something must come to its end first, and is then asked again."""
 
 
-def common(register: Register, activity: Activity, act: str) -> dict[str, Any]:
+def common(register: Register, activity: Activity, software: str, act: str) -> dict[str, Any]:
     """What every statement about an erasure says about who speaks."""
     return {
         "controller": register.controller_of(activity),
@@ -74,6 +74,7 @@ def common(register: Register, activity: Activity, act: str) -> dict[str, Any]:
         "by": "controller",
         "activity": activity.id,
         "register_version": register.version,
+        "software": software,
     }
 
 
@@ -86,6 +87,7 @@ class Holder:
         db: Database,
         register: Register,
         activity: str,
+        software: str,
         shards: int,
         step: Step,
         clock: Clock,
@@ -95,6 +97,7 @@ class Holder:
         self._db = db
         self._register = register
         self._activity = register.activity(activity)
+        self._software = software
         self._shards = shards
         self._step = step
         self._clock = clock
@@ -126,7 +129,7 @@ class Holder:
     async def _receipt(self, tx: Transaction, task: Task, erased: Sequence[str]) -> str:
         now = self._clock()
         data = DataErased(
-            **common(self._register, self._activity, uuid7(now, self._random)),
+            **common(self._register, self._activity, self._software, uuid7(now, self._random)),
             request=task.request,
             erased=list(erased) or ["nothing"],
             follows=[task.order],

@@ -67,6 +67,7 @@ from shared.mail import Letter, compose, message_id, sign
 from shared.register import Register, load
 from shared.sealing import base64url
 from shared.served_notice import ServedNotice, ServedPurpose, issue, key_set, new_nonce
+from shared.software import software
 
 ADDRESS = "Jane.Doe@example.org"
 DOMAIN = "mail.example.org"
@@ -109,7 +110,7 @@ class World:
     def __post_init__(self) -> None:
         self._source = random.Random(self.seed)
         self.register = register()
-        self.speaker = Speaker.of(self.register)
+        self.speaker = Speaker.of(self.register, software())
         self.subject = subject_id(0, self.now, self.random)
         self.evidence_key = self.random(32)
         self.secrets = SubjectSecrets(self.random(32), ORIGIN, self.subject)
@@ -396,7 +397,7 @@ class OptIn:
         now, request = world.later(3600), world.id()
         order = erasure_key.order_id(RECEIPT_KEY, now)
         activity = world.speaker.activity
-        common = holders.common(world.register, activity, world.id())
+        common = holders.common(world.register, activity, software(), world.id())
         until = rfc3339(now + timedelta(days=1000))
         ordered = ErasureOrdered(
             **(common | {"by": "person"}),
@@ -406,13 +407,16 @@ class OptIn:
             evidence_until=until,
         )
         words = words_ended(world.speaker, world.subject, order, [], now, world.random)
-        common = holders.common(world.register, activity, world.id())
+        common = holders.common(world.register, activity, software(), world.id())
         gone = DataErased(**common, request=request, erased=["address", "content-key"], follows=[order])
         receipt = world.id()
-        common = holders.common(world.register, activity, world.id())
+        common = holders.common(world.register, activity, software(), world.id())
         longer = rfc3339(now + timedelta(days=2000))
         kept = ErasureHeld(
-            **holders.common(world.register, activity, world.id()), request=request, until=longer, ground="legal-claims"
+            **holders.common(world.register, activity, software(), world.id()),
+            request=request,
+            until=longer,
+            ground="legal-claims",
         )
         done = ErasureCompleted(**common, request=request, follows=[order, receipt], evidence_until=until)
         stated = [

@@ -9,6 +9,7 @@ from consent_ledger_client import ConsentGiven, ConsentLedger, ConsentRequested,
 WORDS = {"controller": "controller", "sender": "controller", "by": "person", "activity": "booth", "method": "badge"}
 WORDS |= {"purpose": "fair-news", "channel": "email", "legal_basis": "eu-gdpr:A6-1-a-explicit-consent"}
 WORDS |= {"expression": "explicit", "register_version": os.environ["REGISTER_VERSION"]}
+WORDS |= {"software": "booth 1.0"}  # yours: what your team would call the program that says this
 WORDS |= {"notice": Notice(hash=os.environ["NOTICE_HASH"], language="en")}
 LEDGER = web.AppKey("ledger", ConsentLedger)
 

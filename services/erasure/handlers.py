@@ -29,10 +29,11 @@ class NothingHeld(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """Who speaks, under which version of the register."""
+    """Who speaks, under which version of the register, by which software."""
 
     register: Register
     activity: Activity
+    software: str
 
 
 async def order(
@@ -55,7 +56,7 @@ async def order(
             return before
         new = Order(request, subject, statement, evidence_until, None, now, None, None, key)
         await store.put_order(tx, new, HOLDERS)
-        said = common(speaker.register, speaker.activity, uuid7(now, random)) | {"by": by}
+        said = common(speaker.register, speaker.activity, speaker.software, uuid7(now, random)) | {"by": by}
         data = ErasureOrdered(
             **said, request=request, reason=reason, holders=list(HOLDERS), evidence_until=at(evidence_until)
         )
@@ -72,7 +73,7 @@ async def hold(
         if held is None:
             raise NothingHeld
         data = ErasureHeld(
-            **common(speaker.register, speaker.activity, uuid7(now, random)),
+            **common(speaker.register, speaker.activity, speaker.software, uuid7(now, random)),
             request=request,
             until=rfc3339(until),
             ground=ground,
@@ -92,7 +93,7 @@ async def complete(
         if not await store.put_completed(tx, done.request, statement, now):
             return False
         data = ErasureCompleted(
-            **common(speaker.register, speaker.activity, uuid7(now, random)),
+            **common(speaker.register, speaker.activity, speaker.software, uuid7(now, random)),
             request=done.request,
             follows=[done.statement, *receipts],
             evidence_until=at(done.evidence_until),

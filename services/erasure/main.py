@@ -19,6 +19,7 @@ from shared.outbox import Relay
 from shared.process import Running
 from shared.secrets import Secrets
 from shared.settings import Settings
+from shared.software import software
 from shared.web import create_app
 
 
@@ -35,7 +36,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     }
     producer = Producer(settings.kafka, settings.kafka_login("erasure"))
     metrics, rules = Metrics("erasure"), register.load(settings.register_dir)
-    speaker = Speaker(rules, rules.activity(ACTIVITY))
+    speaker = Speaker(rules, rules.activity(ACTIVITY), software())
     relay = Relay(SOURCE, db, producer, ledger, secrets.own_source_key(SOURCE), settings, metrics=metrics)
     tasks = Tasks(db, speaker, holders, utc_now, os.urandom, metrics)
 

@@ -55,6 +55,7 @@ from shared.process import Running
 from shared.register import load
 from shared.secrets import Secrets
 from shared.settings import Settings
+from shared.software import software
 from shared.topics import RECORDED, STATED
 from shared.web import create_app
 
@@ -101,6 +102,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
             os.urandom,
             PdfSignature.of(secrets, settings.timestamp_url),
             settings.base_url,
+            software(),
         )
         close = opened.pop_all().aclose
 

@@ -117,6 +117,7 @@ def _record(statement: Statement, files: Mapping[str, Any]) -> Node:
         "dct:identifier": statement.id,
         "dct:date": {"@type": "xsd:dateTime", "@value": statement.time},
         "dct:source": {"dct:identifier": f"sha256:{data.register_version}", "dct:title": "register"},
+        **_software(data),
         "dpv:hasDataSubject": {"@type": "dpv:DataSubject", "dct:identifier": statement.subject},
         # Processing
         "dpv:hasNotice": _notices(data, activity, files),
@@ -151,6 +152,7 @@ def _erasure_record(statement: Statement, files: Mapping[str, Any]) -> Node:
         "dct:identifier": statement.id,
         "dct:date": {"@type": "xsd:dateTime", "@value": statement.time},
         "dct:source": {"dct:identifier": f"sha256:{data.register_version}", "dct:title": "register"},
+        **_software(data),
         "dpv:hasDataSubject": {"@type": "dpv:DataSubject", "dct:identifier": statement.subject},
         "dpv:hasRight": _rights_of([_ERASURE], files["rights.toml"]),
         "dpv:hasDataController": _party(data.controller, parties),
@@ -191,6 +193,13 @@ def _erasure_event(statement: Statement, data: Any) -> Node:
     if follows:
         event["dct:relation"] = [f"urn:uuid:{one}" for one in follows]
     return event
+
+
+def _software(data: Any) -> Node:
+    """What stated it, of a statement that says so. Of one that does not, the record is what it always was."""
+    if not data.software:
+        return {}
+    return {"dpv:isImplementedUsingTechnology": {"@type": "dpv:Technology", "dct:identifier": data.software}}
 
 
 def _purposes(activity: Mapping[str, Any], purpose: str | None, channel: str | None) -> list[Mapping[str, Any]]:

@@ -27,6 +27,7 @@ from shared.pages import Pages
 from shared.process import Running
 from shared.secrets import Secrets
 from shared.settings import Settings
+from shared.software import software
 from shared.web import create_app
 
 HERE = Path(__file__).parent
@@ -81,6 +82,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
         db=db,
         permits=permits,
         register=rules,
+        software=software(),
         letters=letters,
         subjects=subjects,
         ledger=ledger,
@@ -106,7 +108,9 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
 
     metrics.at_scrape(measure_audience, audience_age)
     app = create_app("marketing", access=Access.load(secrets), metrics=metrics, ready=ready, error_page=pages.error)
-    holder = Holder("marketing", db, rules, ACTIVITY, settings.shards, handlers.erasing(utc_now), utc_now, os.urandom)
+    holder = Holder(
+        "marketing", db, rules, ACTIVITY, software(), settings.shards, handlers.erasing(utc_now), utc_now, os.urandom
+    )
     app.include_router(holder.router())
     app.include_router(api.router(db, permits, horizon, rules, pages, utc_now, os.urandom))
 

@@ -64,6 +64,7 @@ class Sender:
         db: Database,
         permits: Permits,
         register: Register,
+        software: str,
         letters: Letters,
         subjects: ServiceClient,
         ledger: ServiceClient,
@@ -77,6 +78,7 @@ class Sender:
         self._db = db
         self._permits = permits
         self._register = register
+        self._software = software
         self._letters = letters
         self._subjects = subjects
         self._ledger = ledger
@@ -323,6 +325,7 @@ class Sender:
             "by": "controller",
             "activity": self._register.activity_of(delivery.purpose, delivery.channel).id,
             "register_version": self._register.version,
+            "software": self._software,
         }
 
     def _used(self, delivery: Delivery, permit: Permit) -> Statement:

@@ -166,14 +166,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """What every statement of this service says about who speaks, under which version of the register."""
+    """What every statement of this service says about who speaks, under which register, by which software."""
 
     register: Register
     activity: Activity
+    software: str
 
     @classmethod
-    def of(cls, register: Register) -> Speaker:
-        return cls(register, register.activity(ACTIVITY))
+    def of(cls, register: Register, software: str) -> Speaker:
+        return cls(register, register.activity(ACTIVITY), software)
 
     @property
     def controller(self) -> str:
@@ -187,6 +188,7 @@ class Speaker:
             "by": by,
             "activity": self.activity.id,
             "register_version": self.register.version,
+            "software": self.software,
         }
 
     def shown(self, purpose: Purpose, notice: str, language: str, served: Served | None) -> dict[str, Any]:

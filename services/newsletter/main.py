@@ -24,6 +24,7 @@ from shared.pages import Pages
 from shared.process import Running
 from shared.secrets import Secrets
 from shared.settings import Settings
+from shared.software import software
 from shared.web import create_app
 
 HERE = Path(__file__).parent
@@ -40,7 +41,7 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     erasure = ServiceClient(settings.erasure_url, credential, "erasure")
     producer = Producer(settings.kafka, settings.kafka_login("newsletter"))
     metrics, pages = Metrics("newsletter"), Pages("newsletter", HERE)
-    speaker = Speaker.of(register.load(settings.register_dir))
+    speaker = Speaker.of(register.load(settings.register_dir), software())
     own_key = secrets.own_source_key("newsletter")
     relay = Relay("newsletter", db, producer, ledger, own_key, settings, metrics=metrics)
     letters = Letters(
@@ -65,7 +66,9 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
     )
     sweeper = Sweeper(db, speaker, utc_now, os.urandom, metrics, erasure)
     step = handlers.erasing(speaker, utc_now, os.urandom)
-    holder = Holder(SOURCE, db, speaker.register, ACTIVITY, settings.shards, step, utc_now, os.urandom)
+    holder = Holder(
+        SOURCE, db, speaker.register, ACTIVITY, speaker.software, settings.shards, step, utc_now, os.urandom
+    )
 
     async def ready() -> dict[str, bool | str]:
         await db.fetchval("select 1")

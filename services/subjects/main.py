@@ -22,6 +22,7 @@ from shared.outbox import Relay
 from shared.process import Running
 from shared.secrets import Secrets
 from shared.settings import Settings
+from shared.software import software
 from shared.web import create_app
 
 
@@ -66,7 +67,9 @@ async def open(settings: Settings) -> Running:  # noqa: A001 - every main.py has
 
     app = create_app("subjects", access=Access.load(secrets), metrics=metrics, ready=ready)
     app.include_router(api.router(parts, metrics))
-    holder = Holder("subjects", db, rules, ACTIVITY, settings.shards, handlers.erasing(), utc_now, os.urandom)
+    holder = Holder(
+        "subjects", db, rules, ACTIVITY, software(), settings.shards, handlers.erasing(), utc_now, os.urandom
+    )
     app.include_router(holder.router())
 
     async def rotate() -> None:

@@ -2,7 +2,8 @@
 
 `types` holds every type and version that has a producer; `envelope` reads and writes the bytes;
 `matter` says what a statement is about; `standing` decides which word is in force.
-A published version is never edited: a new shape is a new version, and its golden file stays for ever.
+A published version is never edited: a new shape is a new version, and its golden file stays for ever. Version 2 of
+each type is version 1 with the software that states it.
 """
 
 from shared.events.envelope import MAX_STATEMENT_BYTES, Malformed, encode, parse

@@ -13,11 +13,21 @@ from typing import Any, Final, NoReturn
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
-from shared.events.types import DATA_TYPES, Attachment, Notice, Permit, Sealed, Served, Statement, dataschema
+from shared.events.types import (
+    DATA_TYPES,
+    Attachment,
+    Notice,
+    Permit,
+    Sealed,
+    Served,
+    Statement,
+    dataschema,
+    version_of,
+)
 
 MAX_STATEMENT_BYTES: Final = 32 * 1024
 
-_MODELS: Final = {dataschema(name, version): (name, model) for (name, version), model in DATA_TYPES.items()}
+_MODELS: Final = {dataschema(name, version): (name, version, model) for (name, version), model in DATA_TYPES.items()}
 
 _PARTS: Final[tuple[type[BaseModel], ...]] = (
     Attachment,
@@ -80,11 +90,14 @@ def parse(raw: bytes) -> Statement:
     schema = document.get("dataschema")
     if not isinstance(schema, str) or schema not in _MODELS:
         raise Malformed("unknown-type")
-    name, model = _MODELS[schema]
+    name, version, model = _MODELS[schema]
     if document.get("type") != name:
         raise Malformed("type-is-not-its-schema's")
     try:
-        document["data"] = model.model_validate(document.get("data"))
+        data = model.model_validate(document.get("data"))
+        if version_of(data) != version:
+            raise Malformed("not-its-version", "software")
+        document["data"] = data
         return Statement.model_validate(document)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False, include_context=False)[0]
@@ -98,6 +111,6 @@ def encode(statement: Statement) -> bytes:
     document["data"] = {
         key: value
         for key, value in statement.data.model_dump(mode="python").items()
-        if value is not None and value not in ([], {})
+        if value is not None and value not in ("", [], {})
     }
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8")

@@ -46,6 +46,7 @@ Base64Url = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_le
 Decimal = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,19})$"), AfterValidator(_of_64_bits)]
 Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
 MessageId = Annotated[str, StringConstraints(pattern=r"^<[A-Za-z0-9._-]{1,80}@[A-Za-z0-9.-]{1,100}>$")]
+Software = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 .:/+_@-]{0,126}$")]
 LegalBasis = Annotated[str, StringConstraints(pattern=r"^[a-z][a-zA-Z0-9:-]{2,62}$")]
 
 
@@ -108,6 +109,9 @@ class Data(Strict):
     by: Literal["person", "staff", "representative", "controller"]
     activity: Name
     register_version: Hash
+    software: Software = ""
+    """What program says so, in its own words (shared/software.py). Version 1 of a type has no such member, version 2
+    has it always, and is the same in all else."""
     sealed: dict[Annotated[str, StringConstraints(pattern=r"^(evidence|brief)$")], Sealed] = Field(default_factory=dict)
 
 
@@ -282,24 +286,33 @@ class RecordAccessed(PurposeData):
 
 
 DATA_TYPES: Final[dict[tuple[str, int], type[Data]]] = {
-    ("NoticePublished", 1): NoticePublished,
-    ("ConsentRequested", 1): ConsentRequested,
-    ("ConsentGiven", 1): ConsentGiven,
-    ("ConsentRefused", 1): ConsentRefused,
-    ("ConsentWithdrawn", 1): ConsentWithdrawn,
-    ("ConsentExpired", 1): ConsentExpired,
-    ("ConsentUsed", 1): ConsentUsed,
-    ("MessageSent", 1): MessageSent,
-    ("RetentionExecuted", 1): RetentionExecuted,
-    ("ErasureOrdered", 1): ErasureOrdered,
-    ("ErasureHeld", 1): ErasureHeld,
-    ("DataErased", 1): DataErased,
-    ("ErasureCompleted", 1): ErasureCompleted,
-    ("RecordAccessed", 1): RecordAccessed,
+    (model.__name__, version): model
+    for version in (1, 2)
+    for model in (
+        NoticePublished,
+        ConsentRequested,
+        ConsentGiven,
+        ConsentRefused,
+        ConsentWithdrawn,
+        ConsentExpired,
+        ConsentUsed,
+        MessageSent,
+        RetentionExecuted,
+        ErasureOrdered,
+        ErasureHeld,
+        DataErased,
+        ErasureCompleted,
+        RecordAccessed,
+    )
 }
 
 
-def dataschema(type_name: str, version: int = 1) -> str:
+def version_of(data: Data) -> int:
+    """The version of its type that has exactly these members."""
+    return 2 if data.software else 1
+
+
+def dataschema(type_name: str, version: int) -> str:
     """The `dataschema` of a statement type: `consent-ledger/<Type>/<n>`."""
     return f"consent-ledger/{type_name}/{version}"
 
@@ -319,6 +332,7 @@ class Statement(Strict):
 
     @classmethod
     def of(cls, data: Data, *, id: str, source: str, subject: str, time: str) -> Statement:  # noqa: A002 - CloudEvents' name
-        """A statement around typed data; type and schema follow from the data's class."""
+        """A statement around typed data; type and schema follow from the data's class, and from what it names."""
         name = type(data).__name__
-        return cls(id=id, source=source, type=name, subject=subject, time=time, dataschema=dataschema(name), data=data)
+        schema = dataschema(name, version_of(data))
+        return cls(id=id, source=source, type=name, subject=subject, time=time, dataschema=schema, data=data)

@@ -22,10 +22,12 @@ from services.ledger.reader.evidence import LATEST, MANIFEST
 from services.ledger.reader.page import BEGINS
 from services.ledger.reader.verify import verify
 from shared.register import load
+from shared.software import software
 from tests.browser.conftest import SCREENSHOTS
 from tests.browser.visitor import Visitor
 from tests.opt_in import OptIn
 from tests.unit.proof.forging import Files, mended, named, with_json
+from tests.unit.proof.programs import programs
 from tests.unit.proof.proving import made, stamped
 
 if TYPE_CHECKING:
@@ -109,6 +111,7 @@ def test_it_says_valid_and_shows_what_it_holds(reader: Visitor, tmp_path: Path, 
         story().world.subject,
         "please open this link to confirm",
         "https://example.org/newsletter/confirm/[…]",
+        software(),
         {"de": "kein späteres Wort dazu", "en": "no later word on it"}[language],
         {"de": "Spätestens da", "en": "There at the latest"}[language],
     ):
@@ -203,6 +206,7 @@ def forgeries() -> Iterator[tuple[str, bytes]]:
     unconfirmed.request()
     unconfirmed.confirmation_mail()
     yield "nobody has confirmed", mended(files_of(whole(unconfirmed)))
+    yield from ((f"software: {name}", data) for name, data, _ in programs())
     withdrawal = story().indexes["withdrawn"]
     left_out = {f"statements/{withdrawal}.json", f"records/{withdrawal}.jsonld"}
     yield "without the withdrawal", mended({name: held for name, held in files.items() if name not in left_out})

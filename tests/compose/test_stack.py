@@ -18,6 +18,7 @@ from infra.local.play import play
 from infra.local.screen import Broken, Screen, until
 from infra.local.state import CHECKOUT
 from infra.local.story import Story
+from shared.software import software
 from tests.compose.stack import JOBS, ROLES, STAYS_UP
 
 if TYPE_CHECKING:
@@ -136,6 +137,8 @@ def test_the_story_is_told_to_its_end(stack: Stack) -> None:
 def test_an_operator_checks_the_log_and_exports_evidence_in_a_container(stack: Stack) -> None:
     done = stack.compose("run", "--rm", "-T", "operator", "consent-ledger", "log", "check")
     assert "verify" in done.stdout
+    version = stack.compose("run", "--rm", "-T", "operator", "consent-ledger", "version")
+    assert version.stdout.strip() == software()
     assert stack.compose("run", "--rm", "-T", "operator", "consent-ledger", "rejected", "list").stdout.strip() == ""
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 from jsonschema import Draft202012Validator
 
-from shared.events import DATA_TYPES, encode, matter_of, parse
+from shared.events import DATA_TYPES, Malformed, Statement, encode, matter_of, parse
 from shared.events.schemas import DIRECTORY, files
 
 FORMATS: Final = Path(__file__).resolve().parents[2] / "docs/formats.md"
@@ -33,9 +33,23 @@ PUBLISHED: Final = {
     "DataErased.1.json": "2b32e820c142ce26b324430e2661680bcafb974f7af5b2732831ff6c86b61fe0",
     "ErasureCompleted.1.json": "7a13f37f704b957a22ee50b369d19619698f700de083e30f8cf7adc9ac6b2993",
     "RecordAccessed.1.json": "98ffcd318838c9a40c0c6dbc1c8eefede6f14842358446dd221cc3a67e573b90",
+    "NoticePublished.2.json": "dc5e019c46c2fcb08739b5d4f3e8c82a7c9a0e5666f040250aadb0ecaac591a4",
+    "ConsentRequested.2.json": "4a1bcff4d7e4b284597e1efe74ea01a6bf07a9e9352a148e98f2faf18d6e0197",
+    "ConsentGiven.2.json": "83ec75bde96b05a46d5ce1be43e0cfc08fceb3b046f1f994a10bde7a236c5fd5",
+    "ConsentRefused.2.json": "cb582fc472da7e2c177bb8fd2d697d3eebaf98f08082b6e1ff3cc926e20f38de",
+    "ConsentWithdrawn.2.json": "06c166498c3ec44b983752c350127a294505f3bf5443577205177c2090861f63",
+    "ConsentExpired.2.json": "b164bd56c32ebd921b5b7e220ccfda2781a0a1749374ea447d391a33976e61d9",
+    "ConsentUsed.2.json": "751c403605ad3b36345804fe18308e76c5cac3097bf8ef3aa52e96e2b3a4e529",
+    "MessageSent.2.json": "5c52b310d6a8bc96ecfebf6c4bb180c9a3476c51ea221787cc0e7c7719c7e953",
+    "RetentionExecuted.2.json": "e0ffcada9d69002e026822e85cd3309156b0f0d113a3ffb91ee50756a7f9913c",
+    "ErasureOrdered.2.json": "2aa8db5a73f4ebb97ae6c36220965fa7071e4b87d6117450e9c28a791de1957a",
+    "ErasureHeld.2.json": "e1b31febdda43b5c50930e30b200e43ce111431445c4297cee1651e61858bfc2",
+    "DataErased.2.json": "0ec2fbc945b7bed143bcc4976c603bfc34bfa9d17f0a55b5eb3f7ef00b2e282f",
+    "ErasureCompleted.2.json": "49ad28467a295c8036154922a0bfefb5c35e09a5a83cbf9a69b63d2690976d62",
+    "RecordAccessed.2.json": "06d5c833ea8fa7ce76b92960e8b1914070730050add971625daf5e7a7f7e31f9",
 }
 
-MATTERS: Final = {
+_MATTERS: Final = {
     "NoticePublished.1.json": "notice:9368a7d21e018f64ae3327d2f25cd4d7693b2d85328e4bb680bcfcbd4c26b90e",
     "ConsentRequested.1.json": "ask:newsletter/email",
     "ConsentGiven.1.json": "purpose:newsletter/email",
@@ -51,6 +65,7 @@ MATTERS: Final = {
     "ErasureCompleted.1.json": "request:01a20320-a209-7d4e-8f50-0000000000aa",
     "RecordAccessed.1.json": "access:newsletter",
 }
+MATTERS: Final = _MATTERS | {name.replace(".1.", ".2."): matter for name, matter in _MATTERS.items()}
 
 
 def validator(name: str) -> Draft202012Validator:
@@ -85,6 +100,35 @@ def test_a_golden_statement_is_read_and_written_to_the_same_bytes(name: str) -> 
 @pytest.mark.parametrize("name", MATTERS)
 def test_a_golden_statement_keeps_its_matter(name: str) -> None:
     assert matter_of(parse((GOLDEN / name).read_bytes())) == MATTERS[name]
+
+
+@pytest.mark.parametrize("name", _MATTERS)
+def test_version_2_is_version_1_and_the_software_that_states_it(name: str) -> None:
+    first, second = (parse((GOLDEN / file).read_bytes()) for file in (name, name.replace(".1.", ".2.")))
+    assert second.data.software == "consent-ledger 0.1.0 sha256:" + "5" * 64
+    without = type(second.data).model_validate(second.data.model_dump(exclude={"software"}))
+    told = {"id": second.id, "source": second.source, "subject": second.subject, "time": second.time}
+    assert Statement.of(without, **told) == first
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("software", ["a program 7", None, "", "ä", "x\ny", "x" * 128, 7])
+def test_software_stands_in_version_2_and_only_there(name: str, software: object) -> None:
+    golden: dict[str, Any] = json.loads((GOLDEN / name).read_bytes())
+    without = {member: value for member, value in golden["data"].items() if member != "software"}
+    second = name.endswith(".2.json")
+    for data, right in (
+        (without, not second),
+        ({**without, "software": software}, second and software == "a program 7"),
+    ):
+        changed = {**golden, "data": data}
+        assert validator(name).is_valid(changed) == right
+        raw = json.dumps(changed, separators=(",", ":")).encode()
+        if right:
+            assert parse(raw).data.software == data.get("software", "")
+        else:
+            with pytest.raises(Malformed, match="software"):
+                parse(raw)
 
 
 def test_schemas_are_current_and_no_other_file_pretends_to_be_one() -> None:

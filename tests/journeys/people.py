@@ -175,11 +175,12 @@ class World:
         from shared import register  # noqa: PLC0415
         from shared.client import ServiceClient  # noqa: PLC0415
         from shared.clock import utc_now  # noqa: PLC0415
+        from shared.software import software  # noqa: PLC0415
 
         async def sweep(db: Any) -> None:
             erasure = ServiceClient(self.base, self.installation.secrets.credential("newsletter"), "erasure")
             try:
-                await Sweeper(db, Speaker.of(register.load()), utc_now, os.urandom, erasure=erasure).sweep()
+                await Sweeper(db, Speaker.of(register.load(), software()), utc_now, os.urandom, erasure=erasure).sweep()
             finally:
                 await erasure.close()
 

@@ -20,6 +20,7 @@ from infra.local.installation import CommandFailed
 from infra.local.screen import until
 from services.ledger.reader.proof import verify_proof
 from shared.kafka import Outgoing, Producer
+from shared.software import software
 from shared.topics import STATED, ensure_topics
 from tests.contracts.consent_record import against_schema, against_shapes
 from tests.journeys.people import types, unpadded
@@ -152,6 +153,7 @@ def receipts_of_the_erasure(link: str, folder: Path) -> dict[str, Path]:
         kind = "record" if statement["type"].startswith("Consent") else "erasure"
         assert against_schema(value["record"], kind) == []
         assert against_shapes(value["record"], kind) == ""
+        assert statement["data"]["software"] == software()
         said.append(statement["type"])
         kept[statement["id"]] = folder / f"{statement['id']}.json"
         kept[statement["id"]].write_text(json.dumps(value))

@@ -28,7 +28,14 @@ def test_an_exported_bundle_verifies_and_with_one_bit_flipped_does_not(world: Wo
     vkey.write_bytes(Browser("en").get(f"{world.base}/ledger/log/0/vkey").body)
     command = world.installation.command
     command("evidence", subject, "newsletter/email", "-o", str(bundle), "--reason", "a journey")
-    assert "valid" in command("verify", str(bundle), "--vkey", str(vkey)).lower()
+    said = command("verify", str(bundle), "--vkey", str(vkey))
+    assert "valid" in said.lower()
+    # Every process of ours names it in whatever it states, also that somebody looked.
+    named = command("version").strip()
+    assert f"stated by, in the statements' own words: {named} (index " in said
+    recorded = [one.statement for one in world.history(subject)]
+    assert {one["type"] for one in recorded} >= {"ConsentRequested", "ConsentGiven", "ConsentUsed", "RecordAccessed"}
+    assert {one["data"]["software"] for one in recorded} == {named}
     page = tmp_path / "evidence.html"
     command("evidence", subject, "newsletter/email", "-o", str(page), "--reason", "a journey")
     assert "valid" in command("verify", str(page), "--vkey", str(vkey)).lower()

@@ -72,7 +72,7 @@ def test_three_in_ten_statements_speak_of_somebody_new(rules: Register, secrets:
 
 def test_short_statements_have_about_a_kilobyte(rules: Register, secrets: Secrets) -> None:
     made = list(population(rules, secrets, short=True).statements(1000))
-    assert 900 < sum(len(one.raw) for one in made) / len(made) < 1300
+    assert 900 < sum(len(one.raw) for one in made) / len(made) < 1400
 
 
 def test_an_opt_in_follows_its_own_request_and_mail(rules: Register, secrets: Secrets) -> None:

@@ -97,6 +97,7 @@ class Evidence:
     random: Random
     signature: PdfSignature | None
     newsletter_url: str
+    software: str
 
     @property
     def register(self) -> Register:
@@ -138,6 +139,7 @@ class Evidence:
             by="staff",
             activity=activity,
             register_version=self.register.version,
+            software=self.software,
             purpose=asked.purpose,
             channel=asked.channel,
             role=asked.role,

@@ -74,6 +74,7 @@ class Pagemaker:
                 "recorded_at": at(said.parsed.recorded_at),
                 "index": said.index,
                 "version": said.parsed.version,
+                "software": "" if said.statement is None else said.statement.data.software,
                 "later": asked_at is not None and from_millis(said.parsed.recorded_at) > asked_at,
             }
 

@@ -273,6 +273,7 @@ class Receipts:
             said_at=moment(texts, parse_rfc3339(statement.time)),
             recorded_at=moment(texts, from_millis(recorded_at)),
             method=getattr(data, "method", ""),
+            software=data.software,
             notice=notice,
             ways_out=said.ways_out,
             index=entry.index,

@@ -22,6 +22,7 @@ from services.ledger.reader.evidence import Bundle
 from services.ledger.reader.mail import Mail, dkim_names, parse_dkim_keys, parse_mail, verify_dkim
 from services.ledger.reader.note import parse_note
 from services.ledger.reader.served import Served, parse_notice_keys, verify_served
+from services.ledger.reader.stated_by import stated_by
 from services.ledger.reader.strict import moment
 from shared.clock import from_millis, parse_rfc3339, rfc3339
 from shared.events import EVERYTHING, RESTRICTIVE, purpose_matter
@@ -82,7 +83,7 @@ class Document:
     bundle: Bundle
     packed: bytes
     language: str
-    version: str
+    software: str
     newsletter_url: str = ""
 
     def __post_init__(self) -> None:
@@ -425,8 +426,11 @@ class Document:
                     t("process.schemas"),
                     ", ".join(sorted({one.statement.dataschema for one in self.bundle.recorded})),
                 ),
-                (t("process.software"), t("process.no_software")),
-                (t("process.made"), t("process.made_by", version=self.version)),
+                *(
+                    (t("process.software", entries=where), _code(name) if name else t("process.no_software"))
+                    for name, where in stated_by(self.bundle.recorded)
+                ),
+                (t("process.made"), _code(self.software)),
             ),
         ]
 
@@ -447,7 +451,7 @@ class Document:
 
     def _limits(self) -> list[Block]:
         t = self.texts
-        names = ["contact", "clock", "later", "map", "operator", "keys", "effects", "links", "pages"]
+        names = ["contact", "clock", "later", "map", "operator", "software", "keys", "effects", "links", "pages"]
         if layout.LATEST in self.bundle.files:
             names.append("label_key")
         url = self.newsletter_url + "/newsletter/notice-keys"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
 from typing import Any, Final
 
 import typst
 
 from services.ledger.evidence.document import HERE, NAME, Document
 from services.ledger.reader.evidence import Bundle
+from shared.software import software
 
 _TEMPLATE: Final = HERE / "evidence.typ"
 
@@ -27,7 +27,7 @@ _ALSO: Final = frozenset("\n–—‘’‚“”„†•…‰‹›€§")
 
 def pdf(bundle: Bundle, packed: bytes, language: str, newsletter_url: str = "") -> bytes:
     """The document of a bundle that was verified; the same bytes each time."""
-    content = Document(bundle, packed, language, version("consent-ledger"), newsletter_url).content()
+    content = Document(bundle, packed, language, software(), newsletter_url).content()
     content = _drawable(content)
     # Numbers in JSON: the one way for bytes to reach the template without a file that somebody else could read.
     content["attachment"] = {"name": NAME, "description": content["title"], "bytes": list(packed)}

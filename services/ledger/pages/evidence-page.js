@@ -155,7 +155,12 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
         "Stand des Verarbeitungsverzeichnisses, unter dem die Aussagen entstanden (SHA-256).",
         "State of the processing register under which the statements were made (SHA-256).",
       ],
-      version: ["Verzeichnis", "Register"],
+      software: [
+        "Software, die die Aussagen getroffen hat, nach deren eigenem Wort. Worauf sie lief, sagt es nicht: Betriebssystem, Python, Pakete, Einstellungen.",
+        "Software that stated them, by its own word. It does not say what that ran on: operating system, Python, packages, settings.",
+      ],
+      places: ["Stellen {where}", "places {where}"],
+      unnamed: ["nicht aufgezeichnet", "not recorded"],
     },
     steps: {
       title: ["Prüfschritte", "Steps of the check"],
@@ -361,7 +366,10 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
       summary(texts, report), keySection(texts, report), notices(texts, report), requestSection(texts, report),
       ...mails(texts, report), uses(texts, report), everything(texts, report), limits(texts),
       section("process", texts.process.title, make("p", {}, texts.process.text),
-        make("ul", {}, [...report.registers.keys()].map((version) => make("li", {}, make("code", {}, version))))),
+        make("ul", {}, [...report.registers.keys()].map((version) => make("li", {}, make("code", {}, version)))),
+        make("p", {}, texts.process.software),
+        make("ul", {}, ConsentLedger.statedBy(report.recorded).map(([name, where]) =>
+          make("li", {}, name ? make("code", {}, name) : texts.process.unnamed, ` (${fill(texts.process.places, { where })})`)))),
       save(texts, report),
     ];
   }

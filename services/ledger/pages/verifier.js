@@ -317,6 +317,7 @@ const ConsentLedger = (() => {
   }
 
   const HASH = /^[0-9a-f]{64}$/;
+  const SOFTWARE = /^[A-Za-z0-9][A-Za-z0-9 .:/+_@-]{0,126}$/;
   const NAME = /^[a-z0-9][a-z0-9._-]{0,62}$/;
   const UUID7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/;
   const SUBJECT = /^(?:0\.system|(?:0|[1-9][0-9]{0,8})\.[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})$/;
@@ -618,8 +619,9 @@ const ConsentLedger = (() => {
       || typeof said.source !== "string" || !/^[a-z][a-z0-9-]{0,31}$/.test(said.source)
       || typeof said.type !== "string" || !/^[A-Z][A-Za-z]{2,40}$/.test(said.type)
       || typeof said.subject !== "string" || !SUBJECT.test(said.subject)
-      || typeof said.dataschema !== "string" || !/^[1-9][0-9]?$/.test(said.dataschema.replace(`consent-ledger/${said.type}/`, ""))
-      || !isObject(data) || ![data.controller, data.sender, data.activity].every((name) => typeof name === "string" && NAME.test(name))
+      || !isObject(data) || said.dataschema !== `consent-ledger/${said.type}/${"software" in data ? 2 : 1}`
+      || data.software !== undefined && (typeof data.software !== "string" || !SOFTWARE.test(data.software))
+      || ![data.controller, data.sender, data.activity].every((name) => typeof name === "string" && NAME.test(name))
       || typeof data.register_version !== "string" || !HASH.test(data.register_version)
       || ![undefined, null].includes(data.purpose) && (typeof data.purpose !== "string" || !NAME.test(data.purpose))
       || ![undefined, null].includes(data.channel) && (typeof data.channel !== "string" || !NAME.test(data.channel))
@@ -630,6 +632,21 @@ const ConsentLedger = (() => {
     }
     if (matterOf(said) === null) throw refuse();
     return said;
+  }
+
+  /* Each software with the indexes of its statements, `4-9, 12`; "" is of those that name none. */
+  function statedBy(recorded) {
+    const spans = new Map();
+    let before = null;
+    for (const { index, statement } of recorded) {
+      const name = statement.data.software ?? "";
+      if (!spans.has(name)) spans.set(name, []);
+      if (name === before) spans.get(name).at(-1)[1] = index;
+      else spans.get(name).push([index, index]);
+      before = name;
+    }
+    return [...spans].map(([name, own]) =>
+      [name, own.map(([first, last]) => (first === last ? `${first}` : `${first}-${last}`)).join(", ")]);
   }
 
   /* The matter (§4), or null if these words have none. */
@@ -908,6 +925,9 @@ const ConsentLedger = (() => {
   const dateTime = (time) => ({ "@type": "xsd:dateTime", "@value": time });
   const given = (value) => value !== undefined && value !== null;
 
+  const recordSoftware = ({ software }) => software === undefined ? {}
+    : { "dpv:isImplementedUsingTechnology": { "@type": "dpv:Technology", "dct:identifier": software } };
+
   function recordOf(statement, files) {
     const data = statement.data;
     const parties = at(files, "parties.toml");
@@ -923,6 +943,7 @@ const ConsentLedger = (() => {
       "dct:identifier": statement.id,
       "dct:date": dateTime(statement.time),
       "dct:source": { "dct:identifier": `sha256:${data.register_version}`, "dct:title": "register" },
+      ...recordSoftware(data),
       "dpv:hasDataSubject": { "@type": "dpv:DataSubject", "dct:identifier": statement.subject },
       "dpv:hasNotice": recordNotices(data, activity, files),
       "dpv:hasProcess": purposes.map((purpose) => recordProcess(purpose, activity, parties)),
@@ -962,6 +983,7 @@ const ConsentLedger = (() => {
       "dct:identifier": statement.id,
       "dct:date": dateTime(statement.time),
       "dct:source": { "dct:identifier": `sha256:${data.register_version}`, "dct:title": "register" },
+      ...recordSoftware(data),
       "dpv:hasDataSubject": { "@type": "dpv:DataSubject", "dct:identifier": statement.subject },
       "dpv:hasRight": rightsOf(["eu-gdpr:A17"], at(files, "rights.toml")),
       "dpv:hasDataController": recordParty(data.controller, parties),
@@ -1568,6 +1590,9 @@ const ConsentLedger = (() => {
       this.overtaken();
       this.found(4, `all are of the subject ${this.subject} under one pin; each history has no gap`,
         `alle betreffen die Kennung ${this.subject} unter einem Pin; keine Folge hat eine Lücke`);
+      const by = (none, index) => statedBy(this.recorded).map(([name, where]) => `${name || none} (${index} ${where})`).join("; ");
+      this.found(4, `stated by, in the statements' own words: ${by("not named", "index")}`,
+        `ausgesagt von, nach eigenem Wort der Aussagen: ${by("nicht genannt", "Stelle")}`);
     }
 
     labels(own) {
@@ -1943,8 +1968,9 @@ const ConsentLedger = (() => {
       const shard = this.statement.subject.split(".")[0];
       demand(String(said.shard) === shard && typeof said.shard === "number" && said.origin.endsWith(`/ledger/log/${shard}`), 4,
         "the log is not that of the subject", "das Protokoll ist nicht das dieser Kennung");
-      this.found(4, `it is ${this.statement.type} ${this.statement.id} of ${this.statement.time}`,
-        `sie ist ${this.statement.type} ${this.statement.id} vom ${this.statement.time}`);
+      const { software } = this.statement.data;
+      this.found(4, `it is ${this.statement.type} ${this.statement.id} of ${this.statement.time}${software ? `, stated by ${software}, as it says itself` : ""}`,
+        `sie ist ${this.statement.type} ${this.statement.id} vom ${this.statement.time}${software ? `, nach eigenem Wort ausgesagt von ${software}` : ""}`);
       const snapshot = await parseRegister(6, utf8(string(6, said.register, "the register")), this.statement.data.register_version, "the register");
       verifyRecord(6, said.record, this.statement, snapshot, "the record");
       this.found(6, "the record is what the statement and the register it names say", "der Nachweis ist, was Aussage und Verzeichnis sagen");
@@ -1970,6 +1996,7 @@ const ConsentLedger = (() => {
 
   return {
     verify,
+    statedBy,
     /* Web Crypto is there only on pages of https, localhost and file. */
     able: () => subtle !== undefined,
     fromBase64: (encoded) => fromBase64(1, encoded, "the enclosed file"),

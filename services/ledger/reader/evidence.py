@@ -32,6 +32,7 @@ from services.ledger.reader.policy import Policy, Trusted, is_trusted, verify_en
 from services.ledger.reader.proof_file import ProofFile
 from services.ledger.reader.served import CLOCKS_APART_MS, hold_against, key_id, parse_notice_keys, verify_served
 from services.ledger.reader.stamp import STAMPS_LIMIT, Stamp, parse_stamp
+from services.ledger.reader.stated_by import stated_by
 from services.ledger.reader.strict import Fields, canonical_json, parse_json
 from services.ledger.record import RECORDED_TYPES, NoRecord, notices_of, parse_snapshot, record
 from shared.clock import from_millis, millis, parse_rfc3339, rfc3339
@@ -61,6 +62,7 @@ KNOWN_VERIFIERS: Final = (
     "30abc12e9f9d571bd9e0ac4d51df84bce99303a512ae3632b0b4750cb39c0fb6",
     "ab450cc01534ab3e74eaaf1d4c73fa106a6ade0d61536278ca6ecf7879c92d22",
     "ba65067b609c50005e28a7fbb30aece19e3bf0d3459d8dbff5f6601b152aa345",
+    "6ec07036ebd6d44fe3a16c359243fb6f2da0fe4b4b11613a2f6ec35522d776a8",
 )
 
 _HASH = "[0-9a-f]{64}"
@@ -257,6 +259,8 @@ class Bundle:
         self._labels(step, own)
         self._overtaken(step)
         self._found(4, f"all are of the subject {self.subject} under one pin; each history has no gap")
+        by = "; ".join(f"{name or 'not named'} (index {where})" for name, where in stated_by(self.recorded))
+        self._found(4, f"stated by, in the statements' own words: {by}")
 
     def _labels(self, step: str, own: set[str]) -> None:
         labels: dict[tuple[str, bool], list[Recorded]] = {}

@@ -129,7 +129,9 @@ class Receipt:
             raise Invalid(step, "the statement", f"is no statement we know ({error})") from None
         if shard != fields.small_number("shard") or not is_log_of(fields.text("origin"), statement.subject):
             raise Invalid(step, "the shard", "is not that of the subject and the origin")
-        self._found(4, f"it is {statement.type} {statement.id} of {statement.time}")
+        by = statement.data.software
+        said = f", stated by {by}, as it says itself" if by else ""
+        self._found(4, f"it is {statement.type} {statement.id} of {statement.time}{said}")
         return statement
 
     def _step_6(self, fields: Fields, statement: Statement) -> None:

@@ -39,6 +39,7 @@ LEFT_OUT = (
 )
 
 HASH = re.compile(r"[0-9a-f]{64}\Z")
+SOFTWARE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .:/+_@-]{0,126}\Z")
 DECIMAL = re.compile(r"(?:0|[1-9][0-9]{0,19})\Z")
 SUBJECT = re.compile(
     r"(?:0\.system|(?:0|[1-9][0-9]{0,8})\.[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})\Z"
@@ -631,6 +632,25 @@ class Entry:
         found: dict[str, Any] = self.statement["data"]
         return found
 
+    @property
+    def software(self) -> str:
+        """What stated it, by its own word; version 1 of a type has no such member."""
+        return str(self.data.get("software", ""))
+
+
+def stated_by(entries: list[Entry]) -> list[tuple[str, str]]:
+    """Each software with the indexes of its statements, `4-9, 12`; "" is of those that name none."""
+    spans: dict[str, list[tuple[int, int]]] = {}
+    before = None
+    for one in entries:
+        own = spans.setdefault(one.software, [])
+        own.append((own.pop()[0] if one.software == before else one.index, one.index))
+        before = one.software
+    return [
+        (name, ", ".join("%d" % first if first == last else "%d-%d" % (first, last) for first, last in own))
+        for name, own in spans.items()
+    ]
+
 
 class Bundle:
     """One bundle on its way through the steps; each relies on those before it."""
@@ -810,7 +830,8 @@ class Bundle:
         before = 0
         for one in self.entries:
             said, where = one.statement, "the statement at index %d" % one.index
-            if not said["dataschema"].startswith(f"consent-ledger/{one.kind}/"):
+            schema = "consent-ledger/%s/%d" % (one.kind, 2 if "software" in one.data else 1)
+            if said["dataschema"] != schema or not SOFTWARE.match(one.data.get("software", "none")):
                 raise Invalid(4, where + " is no statement we know")
             if said["subject"] != self.subject:
                 raise Invalid(4, where + " is about another subject")
@@ -845,6 +866,8 @@ class Bundle:
                     raise Invalid(4, "the leaf at index %d names another before it" % one.index)
                 version, index = one.event[1], one.index
         self.say(4, f"all are of the subject {self.subject} under one pin; each history has no gap")
+        by = "; ".join("{} (index {})".format(name or "not named", where) for name, where in stated_by(self.entries))
+        self.say(4, f"stated by, in the statements' own words: {by}")
 
     def step_5(self) -> None:
         keys = {}

@@ -48,6 +48,12 @@ def schema_of(name: str, version: int) -> dict[str, Any]:
         schema["properties"][constant].pop("default")
         schema["required"].append(constant)
     schema["required"].sort()
+    data = schema["$defs"][name]
+    if version == 1:
+        del data["properties"]["software"]
+    else:
+        data["properties"]["software"].pop("default")
+        data["required"] = [member for member in data["properties"] if member in {*data["required"], "software"}]
     return {"$schema": _DIALECT, **schema}
 
 

@@ -34,6 +34,7 @@ from shared.metrics import Metrics
 from shared.process import serve_http
 from shared.secrets import Secrets, create_secrets
 from shared.settings import Settings
+from shared.software import software
 from shared.web import combine
 from tests.integration.marketing.conftest import Marketing
 from tests.parts import Database as OwnDatabase
@@ -136,6 +137,7 @@ class Office:
                 Metrics("marketing"),
             ),
             "register": self.marketing.register,
+            "software": software(),
             "letters": letters,
             "subjects": self.subjects,
             "ledger": self.ledger,

@@ -12,6 +12,7 @@ from services.marketing.domain import ACTIVITY
 from shared.errors import Refused
 from shared.holder import Holder, Task
 from shared.register import load
+from shared.software import software
 from tests.integration.marketing.conftest import Marketing
 from tests.unit.marketing.history import given, person, withdrawn_all
 
@@ -21,7 +22,7 @@ ORDER = "01a20320-a209-7d4e-8f50-000000000009"
 
 async def erase(marketing: Marketing, subject: str, ended: str | None = None) -> dict[str, Any]:
     step = handlers.erasing(marketing.clock)
-    holder = Holder("marketing", marketing.db, load(), ACTIVITY, 1, step, marketing.clock, os.urandom)
+    holder = Holder("marketing", marketing.db, load(), ACTIVITY, software(), 1, step, marketing.clock, os.urandom)
     return dict(await holder.erase(Task(request=REQUEST, order=ORDER, subject=subject, ended=ended)))
 
 

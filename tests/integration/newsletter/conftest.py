@@ -50,6 +50,7 @@ from shared.pages import Pages
 from shared.process import serve_http
 from shared.secrets import Secrets, create_secrets
 from shared.settings import Settings
+from shared.software import software
 from shared.web import combine, create_app
 from shared.wire import RecordedValue
 from tests.conftest import Database as TestDatabase
@@ -319,7 +320,7 @@ async def world(database: TestDatabase, secrets_dir: Path, tmp_path: Path) -> As
         clients = [ServiceClient(settings.base_url, credential, name) for name in ("subjects", "ledger", "marketing")]
         for client in clients:
             stack.push_async_callback(client.close)
-        metrics, speaker = Metrics("newsletter"), Speaker.of(register.load())
+        metrics, speaker = Metrics("newsletter"), Speaker.of(register.load(), software())
         parts = api.Parts(
             db=db,
             speaker=speaker,

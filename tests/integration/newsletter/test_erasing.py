@@ -9,6 +9,7 @@ from typing import Any
 from services.newsletter import handlers, store
 from services.newsletter.domain import ACTIVITY, SOURCE
 from shared.holder import Holder, Task
+from shared.software import software
 from tests.integration.newsletter.conftest import World, links
 from tests.integration.newsletter.test_confirmation import MARA
 from tests.integration.newsletter.test_sign_up import CLICKS, NEWSLETTER
@@ -23,7 +24,9 @@ async def subject_of(world: World) -> str:
 
 async def erase(world: World, subject: str) -> dict[str, Any]:
     step = handlers.erasing(world.newsletter.speaker, world.clock, os.urandom)
-    holder = Holder(SOURCE, world.db, world.newsletter.speaker.register, ACTIVITY, 1, step, world.clock, os.urandom)
+    holder = Holder(
+        SOURCE, world.db, world.newsletter.speaker.register, ACTIVITY, software(), 1, step, world.clock, os.urandom
+    )
     return dict(await holder.erase(Task(request=REQUEST, order=ORDER, subject=subject)))
 
 

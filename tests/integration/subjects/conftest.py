@@ -29,6 +29,7 @@ from shared.holder import Holder, Task
 from shared.identifiers import uuid7
 from shared.metrics import Metrics
 from shared.register import load
+from shared.software import software
 from shared.web import create_app
 from shared.wire import RecordedValue
 from tests.parts import Database as OwnDatabase
@@ -131,7 +132,9 @@ class Subjects:
 
     async def erase(self, subject: str, ended: str | None = None, until: str | None = None) -> dict[str, Any]:
         """As the erasure service asks for it."""
-        holder = Holder("subjects", self.parts.db, load(), ACTIVITY, 1, handlers.erasing(), utc_now, os.urandom)
+        holder = Holder(
+            "subjects", self.parts.db, load(), ACTIVITY, software(), 1, handlers.erasing(), utc_now, os.urandom
+        )
         task = Task(request=REQUEST, order=ORDER, subject=subject, ended=ended, evidence_until=until)
         return dict(await holder.erase(task))
 

@@ -114,7 +114,7 @@ def test_nesting_too_deep_to_read_is_refused() -> None:
     assert reason(b'{"a":' * 5000 + b"1" + b"}" * 5000) == "not-json"
 
 
-@pytest.mark.parametrize("schema", ["consent-ledger/Other/1", "consent-ledger/ConsentWithdrawn/2", "", None, 7, [], {}])
+@pytest.mark.parametrize("schema", ["consent-ledger/Other/1", "consent-ledger/ConsentWithdrawn/3", "", None, 7, [], {}])
 def test_an_unknown_type_or_version_is_refused(schema: object) -> None:
     assert reason(changed(WITHDRAWN, dataschema=schema)) == "unknown-type"
 

@@ -31,10 +31,11 @@ from shared.errors import Refused
 from shared.events import Statement, encode, matter_of, parse
 from shared.events.types import Sealed, Served
 from shared.register import load
+from shared.software import software
 
 NOW = datetime(2026, 11, 22, 12, 0, 0, 123_000, tzinfo=UTC)
 REGISTER = load()
-SPEAKER = Speaker.of(REGISTER)
+SPEAKER = Speaker.of(REGISTER, software())
 PURPOSES = SPEAKER.activity.purposes
 NEWSLETTER, CLICKS = "newsletter/email", "newsletter-clicks/email"
 

@@ -29,6 +29,7 @@ from services.ledger.evidence.signature import PdfSignature
 from services.ledger.reader.evidence import Bundle
 from services.ledger.reader.verify import enclosed
 from shared.errors import Corrupt
+from shared.software import software
 from tests.opt_in import ADDRESS, OptIn
 from tests.unit.proof.proving import made
 
@@ -94,7 +95,8 @@ def test_what_was_shown_said_sent_and_confirmed_is_in_it(language: str) -> None:
     assert "2026-11-22 13:01:31.123 UTC" in section(language, 9)
     assert "2026-11-22 13:02:31.123 UTC" in section(language, 10)
     assert checked.recorded[0].statement.data.register_version in section(language, 11)
-    assert len(content(language)["sections"][13]["blocks"][0]["items"]) == 9
+    assert software() in section(language, 11)
+    assert len(content(language)["sections"][13]["blocks"][0]["items"]) == 10
     assert "verify.py" in section(language, 14)
 
 
