@@ -100,12 +100,12 @@ class ItemToDisclose(Strict):
 
 
 class DiscloseRequest(Strict):
-    """Which compartments evidence needs to open, and why."""
+    """Which compartments evidence needs to open, and why; none, to have the reason kept where nothing can be opened."""
 
     subject: Subject
     scope: Name
     reason: Reason
-    items: Annotated[list[ItemToDisclose], Field(min_length=1, max_length=1000)]
+    items: Annotated[list[ItemToDisclose], Field(max_length=1000)]
 
 
 class FindRequest(Strict):

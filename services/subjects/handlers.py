@@ -393,21 +393,26 @@ async def is_suppressed(parts: Parts, subject: str, purpose: str, channel: str) 
 async def disclose(
     parts: Parts, caller: str, subject: str, scope: str, reason: str, items: Sequence[Item]
 ) -> list[bytes]:
-    """The keys of single compartments, for evidence; who got them and why is stored before anybody sees them."""
+    """The keys of single compartments, for evidence; who got them and why is stored before anybody sees them.
+
+    Of somebody erased there are no keys any more; that they were asked for, and why, is stored all the same.
+    """
     if len(set(items)) < len(items):
         raise Refused("duplicate-item", "Name each compartment once.")
     async with parts.db.transaction() as tx:
         known = await store.load(tx, subject)
         if known is None:
             raise UnknownSubject
-        if domain.EVIDENCE not in known.wrapped:
-            raise ErasedSubject
-        stored = await store.compartments(tx, items)
-        for item in items:
+        is_erased = domain.EVIDENCE not in known.wrapped
+        can_open = [] if is_erased else items
+        stored = await store.compartments(tx, can_open)
+        for item in can_open:
             if item not in stored or stored[item].subject != subject:
                 raise NothingSealed(item)
         now = parts.clock()
-        await store.put_disclosures(tx, uuid7(now, parts.random), now, caller, scope, reason, subject, items)
+        await store.put_disclosures(tx, uuid7(now, parts.random), now, caller, scope, reason, subject, can_open)
+    if is_erased:
+        raise ErasedSubject
     key = parts.encryption.unwrap(subject, domain.EVIDENCE, known.wrapped[domain.EVIDENCE])
     return [domain.compartment_key(key, name, statement) for statement, name in items]
 

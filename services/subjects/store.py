@@ -449,6 +449,8 @@ async def put_disclosures(
     subject: str,
     items: Sequence[Item],
 ) -> None:
+    """A row for each item; without any, one that says who asked and why."""
+    places: Sequence[Item] | list[tuple[None, None]] = items or [(None, None)]
     await tx.execute(
         """
         insert into disclosure (id, at, caller, scope, reason, subject, statement, name)
@@ -460,8 +462,8 @@ async def put_disclosures(
         scope,
         reason,
         subject,
-        [item[0] for item in items],
-        [item[1] for item in items],
+        [place[0] for place in places],
+        [place[1] for place in places],
     )
 
 

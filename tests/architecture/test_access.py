@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from infra.local import inbox
 from services import serve
 from services.start import api as start
+from shared import register
 from shared.access import Access, declarations, grants
 from shared.process import Running
 
@@ -136,6 +137,8 @@ async def test_a_capability_that_nobody_was_given_opens_nothing(apps: dict[str, 
 
 def test_every_scope_that_a_route_needs_is_granted_and_every_grant_opens_a_route(apps: dict[str, FastAPI]) -> None:
     needed = {said for app in apps.values() for _, said in routes(app)} - {"everyone", "capability"}
+    # The address of evidence asks for the role in its body, too.
+    needed |= {f"ledger.evidence.{role}" for role in register.load().evidence_roles}
     granted = {scope for scopes in grants().values() for scope in scopes}
 
     # Whoever states over HTTP is another team, granted where its credential lies.

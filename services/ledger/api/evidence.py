@@ -104,13 +104,7 @@ class Evidence:
         return self.registers.current
 
     async def open(self, asked: Opening, caller: str, authorization: str) -> bytes:
-        """The file; Refused if there is nothing or the role may not, Unavailable if it could not be recorded."""
-        if asked.role not in self.register.evidence_roles:
-            raise Refused(
-                "role-may-not-open-evidence",
-                "The register does not name this role as one that opens evidence.",
-                status=403,
-            )
+        """The file; Refused if there is nothing, Unavailable if it could not be recorded."""
         # Before anything is recorded: to state a fact about nobody would make a pseudonym for nobody.
         history = await self.histories.of_subject(asked.subject, asked.purpose, asked.channel)
         if not history.entries:
@@ -257,7 +251,8 @@ class Evidence:
             if part.ciphertext is not None or part.attachment in attachments
         ]
         keys: list[dict[str, str]] = []
-        for start in range(0, len(items), _DISCLOSED_AT_ONCE):
+        # Asked even if there is nothing to open: the words of the reason are kept there and nowhere else.
+        for start in range(0, max(1, len(items)), _DISCLOSED_AT_ONCE):
             body = {"subject": asked.subject, "scope": "evidence", "reason": asked.reason}
             try:
                 answer = await self.others.subjects.post(
@@ -285,7 +280,7 @@ def router(evidence: Evidence) -> APIRouter:
         takes={JSON: Opening},
         answers={200: Answer("The evidence, in the shape that was asked for.", {ZIP: bytes, PDF: bytes, HTML: str})},
         refuses={
-            403: "The credential has no grant, or the register does not name this role.",
+            403: "The credential has no grant, or none for this role, or the register does not name the role.",
             404: "Nothing is recorded of this subject about this purpose and channel.",
             422: "A part of what is recorded contradicts itself.",
         },
@@ -294,6 +289,14 @@ def router(evidence: Evidence) -> APIRouter:
         """The evidence of one consent as one file
         Who asked in which role, and why, is recorded before it is handed out (RecordAccessed)."""
         asked = await json_body(request, Opening)
+        if asked.role not in evidence.register.evidence_roles:
+            raise Refused(
+                "role-may-not-open-evidence",
+                "The register does not name this role as one that opens evidence.",
+                status=403,
+            )
+        # The role is the credential's, not a word that the asker chooses.
+        request.app.state.access.allow(request.headers["authorization"], f"ledger.evidence.{asked.role}")
         content = await evidence.open(asked, caller, request.headers["authorization"])
         # The name says nothing about whom: it ends up in logs of browsers and folders of downloads.
         headers = {**_HEADERS, "Content-Disposition": f'attachment; filename="evidence.{asked.shape}"'}

@@ -129,7 +129,18 @@ async def test_evidence_still_opens_when_only_the_content_key_is_destroyed(subje
     assert (await subjects.open(subject, scope="transactional")).status_code == 410
     await subjects.superuser.execute("update subjects.erased set evidence_until = now()")
     assert await store.destroy_evidence_keys(subjects.parts.db) == 1
-    assert (await subjects.post("disclose", body, "compliance")).status_code == 410
+    assert (await subjects.post("disclose", body | {"reason": "too late"}, "compliance")).status_code == 410
+    rows = await subjects.superuser.fetch("select reason, caller, statement, name from subjects.disclosure order by at")
+    assert [tuple(row.values())[:2] for row in rows] == [("legal hold", "compliance"), ("too late", "compliance")]
+    assert (rows[1]["statement"], rows[1]["name"]) == (None, None)
+
+
+async def test_that_somebody_asked_without_getting_a_key_is_kept_too(subjects: Subjects) -> None:
+    subject = await subjects.subject("ada@example.org")
+    body = {"subject": subject, "scope": "evidence", "reason": "nothing to open", "items": []}
+    for _ in range(2):
+        assert (await subjects.post("disclose", body, "compliance")).json() == {"keys": []}
+    assert await subjects.superuser.fetchval("select count(*) from subjects.disclosure") == 2
 
 
 @pytest.mark.parametrize(
