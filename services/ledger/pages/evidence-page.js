@@ -156,8 +156,8 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
         "State of the processing register under which the statements were made (SHA-256).",
       ],
       software: [
-        "Software, die die Aussagen getroffen hat, nach deren eigenem Wort. Worauf sie lief, sagt es nicht: Betriebssystem, Python, Pakete, Einstellungen.",
-        "Software that stated them, by its own word. It does not say what that ran on: operating system, Python, packages, settings.",
+        "Software, die die Aussagen getroffen hat, nach eigenem Wort. Nicht genannt ist, worauf sie lief: Betriebssystem, Python, Pakete, Einstellungen.",
+        "Software that made the statements, by its own word. Not named is what it ran on: operating system, Python, packages, settings.",
       ],
       places: ["Stellen {where}", "places {where}"],
       unnamed: ["nicht aufgezeichnet", "not recorded"],
