@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -16,6 +17,7 @@ import pytest
 from services.ledger.main import open as open_ledger
 from services.ledger.procedures import proof_export
 from services.ledger.proofs.sealed_map import SealedMap
+from services.ledger.reader.errors import Invalid
 from services.ledger.reader.facts import contradictions
 from services.ledger.reader.verify import Report, verify
 from shared.clock import rfc3339, utc_now
@@ -61,7 +63,25 @@ async def proven(installation: Installation, ledger: Settings, kind: str, matter
             continue
         report = verify(made, await vkey(installation))
         assert report is not None
+        refuted(made, await vkey(installation))
         return report
+
+
+def refuted(made: bytes, key: str, flips: int = 12) -> None:
+    """What was issued is refused with one bit flipped, whichever. (Another moment makes another true proof.)"""
+    chance, begin = random.Random(7), made.find(b'"at":')
+    places = [place for place in range(len(made)) if begin < 0 or not begin <= place < begin + 40]
+    for place in chance.sample(places, flips):
+        flipped = bytearray(made)
+        flipped[place] ^= 1 << chance.randrange(8)
+        assert not is_valid(bytes(flipped), key), f"byte {place} of {len(made)}"
+
+
+def is_valid(data: bytes, key: str) -> bool:
+    try:
+        return verify(data, key) is not None
+    except Invalid:
+        return False
 
 
 async def withdraw(installation: Installation) -> str:
@@ -93,7 +113,9 @@ async def test_each_kind_is_issued_and_verifies_and_follows_what_happens(
     assert "is complete" in history.conclusion
     state = await proven(installation, ledger, "state", "newsletter/email", held_at)
     assert "consent holds" in state.conclusion
-    grown = verify(await proof_export.consistency(ledger, kept, None, None), await vkey(installation))
+    consistency = await proof_export.consistency(ledger, kept, None, None)
+    grown = verify(consistency, await vkey(installation))
+    refuted(consistency, await vkey(installation))
     assert grown is not None
     assert "only grew" in grown.conclusion
     reports = [absent, after, history, state, grown, verify(before, None), verify(receipt, None)]
