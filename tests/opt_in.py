@@ -232,6 +232,7 @@ class OptIn:
     token_in_mail: str | None = None
     withdrawn: bool = True
     verified: bool = True
+    by_page: bool = True
     indexes: dict[str, int] = field(default_factory=dict)
 
     def play(self) -> OptIn:
@@ -335,7 +336,8 @@ class OptIn:
         now = world.later(60)
         self.given = world.id()
         confirmation = Confirmation(self.asked, self.given, receipt_key_hash(RECEIPT_KEY))
-        sealed = {self.given: world.sealed(self.given, user_agent="a browser")}
+        fetched = {"page_fetched_at": rfc3339(now - timedelta(milliseconds=4210))} if self.by_page else {}
+        sealed = {self.given: world.sealed(self.given, user_agent="a browser", **fetched)}
         [index] = world.record(
             statements_of_confirmation(world.speaker, self.form, world.id(), [confirmation], sealed, now)
         )

@@ -51,7 +51,8 @@ Das Format beschreibt docs/formats.md, Abschnitt 18; danach lässt sich ein eige
   records/      dieselben als Einwilligungsnachweis nach ISO/IEC TS 27560 (JSON-LD)
   notices/      die Texte, die gezeigt wurden
   register/     das Verarbeitungsverzeichnis in der Fassung, auf die sich die Aussagen berufen
-  opened/       was verschlüsselt war, geöffnet: die Adresse, die E-Mail (.eml lässt sich im Mailprogramm öffnen)
+  opened/       was verschlüsselt war, geöffnet: die Adresse, die E-Mail (.eml lässt sich im Mailprogramm öffnen); bei
+                der Bestätigung page_fetched_at: wann ihre Seite abgerufen wurde (HTTP GET, keine Handlung)
   attachments/  dasselbe verschlüsselt, wie es aufbewahrt wird
   keys.json     die Schlüssel genau dieser Teile
   effects/      wann ein Widerruf in welchem System wirkte (Angabe des Betreibers)
@@ -82,7 +83,8 @@ The format is described in docs/formats.md, section 18; it suffices to write a v
   records/      the same as consent records by ISO/IEC TS 27560 (JSON-LD)
   notices/      the texts that were shown
   register/     the processing register in the version that the statements name
-  opened/       what was sealed, opened: the address, the mail (.eml opens in a mail program)
+  opened/       what was sealed, opened: the address, the mail (.eml opens in a mail program); of the confirmation,
+                page_fetched_at: when its page was fetched (HTTP GET, no act)
   attachments/  the same sealed, as it is kept
   keys.json     the keys of exactly these parts
   effects/      when a withdrawal took effect in which system (by the operator's word)

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from email.header import decode_header, make_header
 from pathlib import Path
 from typing import Any, Final
@@ -254,6 +255,7 @@ class Document:
                 (t("request.method"), self._coded(data.method)),
                 (t("request.expires"), self._time(data.expires_at)),
                 (t("request.agent"), self._opened(evidence, "user_agent")),
+                (t("request.form_version"), self._opened(evidence, "form_version")),
                 (t("request.address_of_network"), self._opened(evidence, "ip", t("request.not_kept"))),
                 (t("request.url"), t("unknown")),
             )
@@ -322,6 +324,7 @@ class Document:
                 (t("confirm.time"), self._time(one.statement.time)),
                 (t("confirm.recorded"), self._recorded(one)),
                 (t("confirm.method"), self._coded(data.method)),
+                (t("confirm.fetched"), self._fetched(one)),
                 (t("confirm.agent"), self._opened(self._evidence(one), "user_agent")),
                 (t("confirm.basis"), self._basis(data.legal_basis)),
                 (t("confirm.expression"), self._coded(data.expression)),
@@ -329,6 +332,18 @@ class Document:
             )
             if one.overtaken:
                 yield _text(t("confirm.overtaken"))
+
+    def _fetched(self, one: Recorded) -> str:
+        """The GET that brought the page with the button: no act, and told only by the page itself."""
+        t, evidence = self.texts, self._evidence(one)
+        if evidence is None:
+            return t("sealed")
+        fetched = str(evidence.get("page_fetched_at"))
+        try:
+            before = (parse_rfc3339(one.statement.time) - parse_rfc3339(fetched)) // timedelta(milliseconds=1)
+        except ValueError:  # other collectors may seal what they like
+            return t("confirm.not_fetched")
+        return t("confirm.fetched_at", at=self._time(fetched), before=before)
 
     def _status(self) -> list[Block]:
         bundle, t = self.bundle, self.texts

@@ -122,7 +122,8 @@ def router(parts: Parts) -> APIRouter:
     )
     async def take_confirmation(request: Request, token: str) -> Response:
         """Confirm the sign-up
-        Sent twice, it confirms once. The body is not read."""
+        Sent twice, it confirms once. It needs no body; a form's field `opened`, as the page was given it,
+        says when that page was fetched."""
         return await confirmation.take(request, token)
 
     @routes.get("/unsubscribe/{token}", dependencies=LINKS)

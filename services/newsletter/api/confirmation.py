@@ -8,14 +8,15 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from services.newsletter import domain, handlers, store
-from services.newsletter.api.front import Front, agent, hash_of_token, retry_after, sealed_by_statement
+from services.newsletter.api.front import Front, Parts, agent, hash_of_token, retry_after, sealed_by_statement
 from services.newsletter.domain import Confirmation
 from services.newsletter.letters import label_of
+from services.newsletter.opening import FIELD, opened_at, opening
 from shared.acceptance import HEADER
 from shared.errors import Refused, Unavailable
 from shared.identifiers import uuid7
 from shared.sealing import base64url, seal
-from shared.web import language, same_origin
+from shared.web import language, parse_form, same_origin
 
 TOKEN_LENGTH: Final = 43
 RECEIPT_KEY_BYTES: Final = 16
@@ -26,6 +27,10 @@ Receipt = dict[str, str]
 
 class ConfirmationPage(Front):
     """GET and POST /newsletter/confirm/{token}."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._keys = parts.secrets.way_out_keys()
 
     async def _found(self, token: str) -> domain.Request | None:
         return await store.request_by_token(self.parts.db, hash_of_token(token)) if len(token) == TOKEN_LENGTH else None
@@ -81,7 +86,9 @@ class ConfirmationPage(Front):
             receipts=self._receipts(lang, found, token, await store.given_of(self.parts.db, found.id)),
         )
 
-    async def _question(self, lang: str, found: domain.Request, token: str, *, seconds: int = 0) -> Response:
+    async def _question(
+        self, lang: str, found: domain.Request, token: str, *, field: str = "", seconds: int = 0
+    ) -> Response:
         """The page with the button. It is the first that only one person sees, so it has the sign-up's acceptance."""
         asked = [] if seconds else await store.accepted(self.parts.db, [one.statement for one in found.asked])
         return self.page(
@@ -93,6 +100,7 @@ class ConfirmationPage(Front):
             until=self.when(lang, found.expires_at),
             notice_hash=found.notice,
             unavailable=bool(seconds),
+            opened={"name": FIELD, "value": field or opening(self._keys, token, self.parts.clock())},
             acceptance=self.acceptance(asked, found.requested_at),
             receipts=self._receipts(lang, found, token),
         )
@@ -115,6 +123,7 @@ class ConfirmationPage(Front):
     async def take(self, request: Request, token: str) -> Response:
         """The button was pressed. Pressing it twice, or in two tabs, confirms once and says the same."""
         same_origin(request, self.parts.base_url)
+        field = await self._field(request)
         found = await self._found(token)
         if found is None:
             return self._unknown(request)
@@ -124,9 +133,9 @@ class ConfirmationPage(Front):
             return await self._confirmed_before(lang, found, token, already=False)
         if state == "open":
             try:
-                ended = await self._confirm(request, found, now)
+                ended = await self._confirm(request, found, opened_at(self._keys, token, field, now), now)
             except Unavailable as error:
-                return await self._question(lang, found, token, seconds=error.retry_after)
+                return await self._question(lang, found, token, field=field, seconds=error.retry_after)
             if ended is None:
                 return self._ended(lang, "unknown", None)
             if ended == "confirmed":
@@ -136,7 +145,16 @@ class ConfirmationPage(Front):
             return await self._confirmed(lang, found, token, already=False)
         return self._ended(lang, state, found)
 
-    async def _confirm(self, request: Request, found: domain.Request, now: datetime) -> domain.RequestState | None:
+    async def _field(self, request: Request) -> str:
+        """What our page brings back. Whoever presses without one confirms all the same."""
+        try:
+            return (await parse_form(request)).get(FIELD, [""])[-1]
+        except Refused:
+            return ""
+
+    async def _confirm(
+        self, request: Request, found: domain.Request, opened: str | None, now: datetime
+    ) -> domain.RequestState | None:
         random = self.parts.random
         keys = [random(RECEIPT_KEY_BYTES) for _ in found.asked]
         confirmations = [
@@ -144,9 +162,9 @@ class ConfirmationPage(Front):
             for asked, key in zip(found.asked, keys, strict=True)
         ]
         welcome = uuid7(now, random)
+        evidence = {"user_agent": agent(request)} | ({} if opened is None else {"page_fetched_at": opened})
         items: list[dict[str, object]] = [
-            {"statement": one.statement, "compartment": "evidence", "fields": {"user_agent": agent(request)}}
-            for one in confirmations
+            {"statement": one.statement, "compartment": "evidence", "fields": evidence} for one in confirmations
         ]
         receipts = [
             {"purpose": one.asked.key, "statement": one.statement, "key": base64url(key)}

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
 
 import dkim
+import pytest
 from cryptography.hazmat.primitives import serialization
 
 from shared.sealing import from_base64url
 from shared.way_out import open_token
-from tests.integration.newsletter.conftest import World, links
+from tests.integration.newsletter.conftest import Form, World, links
 from tests.integration.newsletter.test_sign_up import ACTIVITY, CLICKS, NEWSLETTER, opened
 
 MARA = "mara@example.net"
@@ -108,6 +110,25 @@ async def test_the_button_confirms_each_purpose_asked_and_names_both_steps(world
         assert one.subject == requested[one.data.purpose].subject
         assert one.time > requested[one.data.purpose].time
     assert len({one.data.act for one in given}) == 1
+
+
+async def test_what_is_given_says_when_the_page_with_the_button_was_fetched(world: World) -> None:
+    link = await world.asked(MARA)
+    await world.http.get(link, headers={"User-Agent": "Scanner"})
+    page = Form((await world.http.get(link)).text)
+    assert (await world.http.post(link, data=page.hidden)).status_code == 200
+    [given] = await world.stated("ConsentGiven")
+    said = json.loads(await opened(world, given))
+    assert said["page_fetched_at"] == page.hidden["opened"].rpartition(".")[0] <= given.time
+
+
+@pytest.mark.parametrize("body", ["", "opened=2026-11-23T12:00:00.000Z.AAAA", "=&%", "opened=a&opened=b"])
+async def test_whoever_presses_without_our_page_confirms_and_nothing_is_said_of_a_page(world: World, body: str) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = await world.http.post(await world.asked(MARA), content=body, headers=headers)
+    assert answer.status_code == 200
+    [given] = await world.stated("ConsentGiven")
+    assert "page_fetched_at" not in json.loads(await opened(world, given))
 
 
 async def test_only_the_purposes_that_were_asked_are_given(world: World) -> None:

@@ -33,6 +33,7 @@ SHOWN: dict[str, dict[str, object]] = {
         "until": "tomorrow",
         "notice_hash": "ab" * 32,
         "unavailable": True,
+        "opened": {"name": "opened", "value": "then"},
         "acceptance": "a.b.c",
         "receipts": RECEIPTS,
     },

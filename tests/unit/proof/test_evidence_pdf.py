@@ -111,6 +111,14 @@ def test_a_mail_is_printed_without_the_keys_of_its_links(language: str) -> None:
     assert story.token not in printed
 
 
+def test_the_get_before_the_button_is_listed_as_no_act_and_how_long_before() -> None:
+    assert "keine Handlung: Seite abgerufen (GET)" in section("de", 7)
+    assert "(2026-11-22 12:01:26.913 UTC); 4210 ms before the button" in section("en", 7)
+    story = OptIn(by_page=False).play()
+    packed = bundle(story.material)
+    assert "not known: the press did not bring it along" in section("en", 7, (verified(packed, story), packed))
+
+
 def test_dates_are_written_as_each_language_writes_them() -> None:
     assert "22 November 2026, 13:00:30 CET" in section("en", 4)
     assert "22. November 2026, 13:00:30 CET" in section("de", 4)
