@@ -56,8 +56,8 @@ def forms(secret: str) -> set[bytes]:
     return {raw, raw.hex().encode(), *encoded, *digests, *(bytes.fromhex(one.decode()) for one in digests)}
 
 
-def places(world: World, kafka: KafkaPart, postgres: PostgresPart) -> Iterator[tuple[str, bytes]]:
-    """Everything that this installation has written anywhere, but the inbox: that is the person's own mailbox."""
+def places(world: World, kafka: KafkaPart, postgres: PostgresPart, mailbox: str) -> Iterator[tuple[str, bytes]]:
+    """Everything that this installation has written anywhere, and everybody's mails but those in one's own mailbox."""
     world.sql("checkpoint")
     dump = [str(postgres.binary("pg_dump")), "-d", postgres.dsn(database=world.installation.database)]
     yield "a dump", subprocess.run(dump, check=True, capture_output=True).stdout
@@ -75,11 +75,13 @@ def places(world: World, kafka: KafkaPart, postgres: PostgresPart) -> Iterator[t
         folders.append(kafka.server.folder)  # type: ignore[attr-defined]
     for folder in folders:
         for path in [folder] if folder.is_file() else sorted(folder.rglob("*")):
-            if path.is_file() and world.installation.inbox not in path.parents:
+            if path.is_file():
                 try:
-                    yield str(path), path.read_bytes()
+                    content = path.read_bytes()
                 except OSError:  # PostgreSQL and Kafka remove files of their own meanwhile
                     continue
+                if path.parent != world.installation.inbox or content.splitlines()[1] != mailbox.encode():
+                    yield str(path), content
 
 
 def found_anywhere(address: str, pseudonym: str, sought: Iterator[tuple[str, bytes]]) -> set[str]:
@@ -113,17 +115,19 @@ def test_the_search_finds_an_address_wherever_this_installation_could_have_writt
 ) -> None:
     """Without this the next test could find nothing because it looks nowhere."""
     planted = "Somebody.Planted@example.org"
-    log = world.installation.logs / "planted.log"
+    log, mail = world.installation.logs / "planted.log", world.installation.inbox / "planted.txt"
     world.sql("create table public.planted (address text)")
     world.sql(f"insert into public.planted values ('{planted}')")
     try:
         asyncio.run(say_to_kafka(kafka, planted.encode()))
         log.write_text(json.dumps({"event": "planted", "token": base64.b64encode(b"." + planted.encode()).decode()}))
-        found = found_anywhere(planted, planted, places(world, kafka, postgres))
+        mail.write_text(f"newsletter@example.org\nsomebody.else@example.org\nnow\n\nDear {planted}")
+        found = found_anywhere(planted, planted, places(world, kafka, postgres, planted))
     finally:
         world.sql("drop table public.planted")
         log.unlink(missing_ok=True)
-    wanted = {"a dump", str(log)}
+        mail.unlink(missing_ok=True)
+    wanted = {"a dump", str(log), str(mail)}
     if postgres.kind == "local":
         data = world.sql("show data_directory")
         wanted |= {f"{data}/base/", f"{data}/pg_wal/"}
@@ -239,7 +243,7 @@ def test_an_erased_person_is_found_nowhere_and_what_was_proven_of_them_stays_pro
     # The log is whole, by the reader alone.
     assert "verify" in command("log", "check")
 
-    assert found_anywhere(person.address, subject, places(world, kafka, postgres)) == set()
+    assert found_anywhere(person.address, subject, places(world, kafka, postgres, person.address)) == set()
 
     # Whoever comes back is somebody new, and may be written to again only after a consent of their own.
     again, _ = person.subscribe()
