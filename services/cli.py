@@ -587,9 +587,9 @@ def register_show() -> None:
 @register.command("lint")
 def register_lint() -> None:
     """Report contradictions in the register; exit 1 if there are any."""
-    from shared.register import load
+    from shared.register import lint, load
 
-    findings = load(Settings().register_dir).lint()
+    findings = lint(load(Settings().register_dir))
     for finding in findings:
         print(finding)
     raise typer.Exit(1 if findings else 0)

@@ -7,7 +7,7 @@ file and the remedy. `Register.version` is the SHA-256 of `Register.snapshot()`;
 from shared.register.errors import NotInRegister, Problem, RegisterInvalid
 from shared.register.files import Authority, FormField, Party, Purpose, Recipient, Retention, UnaskedPurpose
 from shared.register.grade import Facts, Grade, GradeRule
-from shared.register.lint import Finding
+from shared.register.lint import Finding, lint
 from shared.register.notice import Choice, Notice, Section
 from shared.register.register import Activity, Register, load
 from shared.register.show import show
@@ -36,6 +36,7 @@ __all__ = [
     "Retention",
     "Section",
     "UnaskedPurpose",
+    "lint",
     "load",
     "show",
 ]

@@ -5,12 +5,10 @@ those of them that the register's form does not make impossible.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from shared.register.register import Activity, Register
 from shared.register.vocabulary import Period
-
-if TYPE_CHECKING:  # the register offers lint() itself, so an import at run time would be circular
-    from shared.register.register import Activity, Register
 
 _ADVERTISING = frozenset(
     {
@@ -39,7 +37,7 @@ class Finding(NamedTuple):
         return f"{self.level} {self.code} {self.where}: {self.message}"
 
 
-def findings(register: "Register") -> list[Finding]:
+def lint(register: Register) -> list[Finding]:
     """Return every finding, warnings first."""
     found = [
         finding
@@ -50,7 +48,7 @@ def findings(register: "Register") -> list[Finding]:
     return sorted(found, key=lambda finding: (finding.level != "warning", finding.where, finding.code))
 
 
-def _authority(_: "Register", activity: "Activity") -> Iterator[Finding]:
+def _authority(_: Register, activity: Activity) -> Iterator[Finding]:
     if activity.authority.region != activity.controller.region:
         message = (
             f"the authority named is that of {activity.authority.region}, the controller sits in "
@@ -59,7 +57,7 @@ def _authority(_: "Register", activity: "Activity") -> Iterator[Finding]:
         yield Finding("warning", "authority-elsewhere", activity.id, message)
 
 
-def _transfers(_: "Register", activity: "Activity") -> Iterator[Finding]:
+def _transfers(_: Register, activity: Activity) -> Iterator[Finding]:
     locations = activity.locations
     if locations.third_countries == "exceptional" and not (locations.transfer_grounds and locations.safeguards):
         message = "third countries are possible, but grounds or safeguards are not named (GDPR Art. 44 to 49)"
@@ -72,7 +70,7 @@ def _transfers(_: "Register", activity: "Activity") -> Iterator[Finding]:
         yield Finding("note", "transfer-consent", activity.id, message)
 
 
-def _demanded_fields(_: "Register", activity: "Activity") -> Iterator[Finding]:
+def _demanded_fields(_: Register, activity: Activity) -> Iterator[Finding]:
     asked = {purpose.key: purpose for purpose in activity.purposes}
     for field in activity.fields:
         channels = {asked[key].channel for key in field.purposes if key in asked}
@@ -82,7 +80,7 @@ def _demanded_fields(_: "Register", activity: "Activity") -> Iterator[Finding]:
             yield Finding("warning", "field-not-needed", f"{activity.id}.fields.{field.id}", message)
 
 
-def _advertising(register: "Register", activity: "Activity") -> Iterator[Finding]:
+def _advertising(register: Register, activity: Activity) -> Iterator[Finding]:
     for purpose in activity.unasked_purposes:
         if purpose.dpv in _ADVERTISING:
             kind = register.legal_bases[purpose.legal_basis].kind
@@ -90,7 +88,7 @@ def _advertising(register: "Register", activity: "Activity") -> Iterator[Finding
             yield Finding("warning", "advertising-unasked", f"{activity.id}.purposes.{purpose.key}", message)
 
 
-def _retention(register: "Register", activity: "Activity") -> Iterator[Finding]:
+def _retention(register: Register, activity: Activity) -> Iterator[Finding]:
     for rule in activity.retention.values():
         where = f"{activity.id}.retention.{rule.id}"
         if rule.review is not None:
@@ -106,7 +104,7 @@ def _retention(register: "Register", activity: "Activity") -> Iterator[Finding]:
             yield Finding("warning", "objection-unanswered", f"{activity.id}.purposes.{purpose.key}", message)
 
 
-def _phone_proof(_: "Register", activity: "Activity") -> Iterator[Finding]:
+def _phone_proof(_: Register, activity: Activity) -> Iterator[Finding]:
     for purpose in activity.purposes:
         if purpose.channel != "phone":
             continue

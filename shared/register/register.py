@@ -12,7 +12,7 @@ from typing import Self
 
 from pydantic import BaseModel, ValidationError
 
-from shared.register import check, lint
+from shared.register import check
 from shared.register.canonical import canonical_json
 from shared.register.errors import NotInRegister, Problem, RegisterInvalid
 from shared.register.files import (
@@ -230,10 +230,6 @@ class Register:
             return self.legal_bases[legal_basis].rights
         except KeyError:
             raise NotInRegister("legal basis", legal_basis) from None
-
-    def lint(self) -> list[lint.Finding]:
-        """Return what is formally right and yet contradicts itself or the law, worst first."""
-        return lint.findings(self)
 
     def export(self) -> dict[str, object]:
         """Return the register as plain data: the snapshot's content, its version, and the hash of each notice."""

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from shared.register import Register, load
+from shared.register import Register, lint, load
 from shared.register.read import read_files
 from shared.register.register import PACKAGED
 
@@ -12,7 +12,7 @@ NEWSLETTER = "activities/newsletter.toml"
 
 
 def test_the_packaged_register_has_only_the_contradiction_its_policy_brings_along() -> None:
-    found = load().lint()
+    found = lint(load())
 
     assert [finding.code for finding in found if finding.level == "warning"] == ["authority-elsewhere"]
     assert "DE-NW" in found[0].message
@@ -56,10 +56,10 @@ def test_lint_names_the_contradiction_and_its_place(code: str) -> None:
     assert old in files[path].decode(), f"{path} has changed; this test edits {old!r}"
     files[path] = files[path].decode().replace(old, new, 1).encode()
 
-    found = Register.from_files(files).lint()
+    found = lint(Register.from_files(files))
 
     assert (code, where) in {(finding.code, finding.where) for finding in found if finding.level == "warning"}
-    assert code not in {finding.code for finding in load().lint()}
+    assert code not in {finding.code for finding in lint(load())}
 
 
 def test_calls_need_a_proof_of_five_years() -> None:
@@ -77,13 +77,13 @@ def test_calls_need_a_proof_of_five_years() -> None:
         if path.startswith("notices/")
     ).encode()
 
-    found = {(finding.code, finding.where) for finding in Register.from_files(files).lint()}
+    found = {(finding.code, finding.where) for finding in lint(Register.from_files(files))}
 
     assert ("phone-proof-too-short", "newsletter.purposes.newsletter-clicks/phone") in found
 
 
 def test_warnings_come_before_notes_and_are_one_line_each() -> None:
-    found = load().lint()
+    found = lint(load())
 
     levels = [finding.level for finding in found]
     assert levels == sorted(levels, reverse=True)
