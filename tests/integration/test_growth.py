@@ -27,8 +27,7 @@ SCHEMAS: Final = {
 READS_EVERYTHING: Final = {
     "services/ledger/procedures/log_check.py": "its work is to read everything",
     "services/ledger/integrity/beside.py": "as that",
-    "services/ledger/integrity/erasures.py": "as that",
-    "services/ledger/integrity/numbers.py": "of the numbers of erased statements nothing else tells",
+    "services/ledger/integrity/numbers.py": "who closed an incident: of these there are few",
     "services/ledger/procedures/create.py": "runs once, on an empty log",
     "services/ledger/procedures/tail.py": "runs after an accident, while nothing is appended",
     "services/ledger/procedures/restore.py": "runs after a backup was restored, while nothing is appended",

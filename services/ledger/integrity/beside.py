@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from services.ledger.integrity.finding import Finding
+from services.ledger.integrity.finding import Finding, Pace
 from shared.database import Queries
 
 
-async def check_rejects(db: Queries, shard: int) -> list[Finding]:
+async def check_rejects(db: Queries, shard: int, pace: Pace) -> list[Finding]:
     """Rejected statements that do not have the hash they are noted under."""
-    rows = await db.fetch(
-        "select number from rejected where shard = $1 and sha256(statement) <> statement_hash order by number", shard
-    )
-    return [
-        Finding("rejected", shard, f"number {row['number']}", "the statement does not have its hash") for row in rows
-    ]
+    found, after = [], 0
+    while rows := await db.fetch(
+        """select number, sha256(statement) <> statement_hash as wrong from rejected
+           where shard = $1 and number > $2 order by number limit 200""",
+        shard,
+        after,
+    ):
+        after, wrong = rows[-1]["number"], [row["number"] for row in rows if row["wrong"]]
+        found += [Finding("rejected", shard, f"number {one}", "the statement does not have its hash") for one in wrong]
+        await pace.rest()
+    return found
 
 
 async def check_attachments(db: Queries) -> list[Finding]:

@@ -3,12 +3,14 @@ stays away."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from services.ledger import store
+from services.ledger.integrity.finding import Finding
+from services.ledger.integrity.statements import KeyRing
 from services.ledger.reader import commitment as reader
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.leaf import Event, MapRoot, parse_leaf
@@ -17,33 +19,8 @@ from shared.clock import parse_rfc3339
 from shared.database import Queries, Row
 from shared.events import Malformed, Statement, parse
 
-Wrong = tuple[str, str, str]
-"""Table, where in it, and what is wrong."""
-
-_WORD: Final = 89
 _RESTORED: Final = 0
 """`completed` of whom a restore found at its end without the statement that says so; index 0 is no statement's."""
-
-_NOTED = """
-select coalesce(e.subject, r.subject) as subject, e.subject is not null as noted, e.completed,
-       e.hold_until, e.hold_until > clock_timestamp() + interval '1 minute' as holds, e.ending_at is not null as ending,
-       e.destroyed_at is not null as destroyed, coalesce(r.matters, '{}') as matters, k.wrapped
-from (select * from erasure where shard = $1) e
-     full join (select subject, array_agg(matter) as matters from matter
-                where shard = $1 and matter like 'request:%' group by subject) r using (subject)
-     left join subject_key k on k.subject = coalesce(e.subject, r.subject)
-order by 1
-"""
-_BACK = """
-select p.index from payload p join erasure e using (subject)
-where p.shard = $1 and e.destroyed_at is not null order by p.index
-"""
-_ENDED = """
-select m.subject, m.matter, k.wrapped from matter m join subject_key k using (subject)
-where m.shard = $1 and (m.subject, m.matter) > ($2, $3)
-  and not exists (select from erasure e where e.subject = m.subject and e.ending_at is not null)
-order by m.subject, m.matter limit 2000
-"""
 
 
 @dataclass
@@ -70,33 +47,54 @@ class _Said:
             self.until, self.until_at = until, index
 
 
-async def wrong_erasures(
-    db: Queries, shard: int, keks: Mapping[int, bytes], known: Map, erased: Collection[bytes]
-) -> AsyncIterator[Wrong]:
-    """Hold `erasure` and what is left of the subjects in it against the statements about requests.
+async def noted(db: Queries, shard: int, some: Sequence[str]) -> list[Row]:
+    """What is noted of these subjects' erasures, and what is left of them: a row for each, whoever it is."""
+    return await db.fetch(
+        """select s.subject, e.subject is not null as noted, e.completed, e.hold_until,
+                  e.hold_until > clock_timestamp() + interval '1 minute' as holds, e.ending_at is not null as ending,
+                  e.destroyed_at is not null as destroyed, k.wrapped,
+                  array(select m.matter from matter m where m.subject = s.subject order by 1) as matters
+           from unnest($2::text[]) s (subject)
+                left join erasure e on e.subject = s.subject and e.shard = $1
+                left join subject_key k on k.subject = s.subject
+           order by s.subject""",
+        shard,
+        some,
+    )
 
-    `known` is the state map of all leaves, `erased` the labels that have an ERASURE. What says so goes with whom it is
-    about: of somebody destroyed nobody can tell any more whether that was ordered.
+
+async def wrong_erasures(
+    db: Queries, shard: int, ring: KeyRing, rows: Sequence[Row], known: Map, erased: Collection[bytes], end: int
+) -> list[Finding]:
+    """Hold what is noted, and what is left of those who have been erased, against the statements about requests; of
+    subjects as they stood when the log had `end` leaves.
+
+    `known` is the state map, of that size or later, and `erased` the labels in it that have an ERASURE. What says so
+    goes with whom it is about: of somebody destroyed nobody can tell any more whether that was ordered.
     """
-    has_lost = bool(await store.lost_records(db, shard))
-    for row in await db.fetch(_NOTED, shard):
-        what = await _wrong(db, shard, keks, known, row, has_lost=has_lost)
+    has_lost = any(row["completed"] == _RESTORED for row in rows) and bool(await store.lost_records(db, shard))
+    found = []
+    for row in rows:
+        what = await _wrong(db, shard, ring, row, known, end, has_lost=has_lost)
         if what is not None:
-            yield "erasure", f"subject {row['subject']}", what
-    for row in await db.fetch(_BACK, shard):
-        yield "payload", f"index {row['index']}", "is there, and its subject was destroyed"
-    if erased:
-        async for wrong in _ended_unasked(db, shard, keks, erased):
-            yield wrong
+            found.append(Finding("erasure", shard, f"subject {row['subject']}", what))
+        if erased and not row["ending"]:
+            found += [
+                Finding(
+                    "matter", shard, f"subject {row['subject']}, {matter}", "has ended, and nobody has ordered that"
+                )
+                for matter in _ended(ring, row, known, erased, end)
+            ]
+    return found
 
 
 async def _wrong(
-    db: Queries, shard: int, keks: Mapping[int, bytes], known: Map, row: Row, *, has_lost: bool
+    db: Queries, shard: int, ring: KeyRing, row: Row, known: Map, end: int, *, has_lost: bool
 ) -> str | None:
     if row["destroyed"]:
         return "is destroyed, and there is a key or a matter of it" if row["wrapped"] or row["matters"] else None
     try:
-        said = await _said(db, shard, keks, known, row)
+        said = await _said(db, shard, ring, row, known, end)
     except Invalid:
         return None  # a key, leaf or payload that does not hold is named where it is looked at
     if not row["noted"]:
@@ -116,55 +114,50 @@ async def _wrong(
     return None
 
 
-async def _said(db: Queries, shard: int, keks: Mapping[int, bytes], known: Map, row: Row) -> _Said:
+async def _said(db: Queries, shard: int, ring: KeyRing, row: Row, known: Map, end: int) -> _Said:
     """Along the labels of the subject's requests, from their last word back."""
     said = _Said()
-    if row["wrapped"] is None:
+    requests = [matter for matter in row["matters"] if matter.startswith("request:")]
+    if row["wrapped"] is None or not requests:
         return said
-    keys = reader.derive(reader.unwrap(keks, row["subject"], row["wrapped"]))
-    for matter in row["matters"]:
+    keys, _ = ring.of(row["subject"], row["wrapped"])
+    for matter in requests:
         last = known.last(reader.label(keys.label_key, matter))
         index = None if last is None else last[1]
         while index is not None:
-            parsed = parse_leaf(await _word(db, shard, index))
+            words = await store.words(db, shard, [index])
+            leaf, payload = (words[0]["leaf"], words[0]["payload"]) if words else (b"", None)
+            parsed = parse_leaf(leaf)
             if isinstance(parsed, MapRoot):
                 raise Invalid("erasures", f"the leaf at {index}", "is not the word that a later one names")
-            found = await store.payloads(db, shard, index, index + 1)
-            if found:
-                raw = reader.open_payload(keys.payload_key, shard, index, found[0]["payload"])
-                try:
-                    said.add(index, parse(raw))
-                except Malformed as malformed:
-                    raise Invalid("erasures", f"the payload at {index}", malformed.reason) from None
-            elif isinstance(parsed, Event):
-                said.whole = False
+            if index < end and isinstance(parsed, Event):
+                if payload is None:
+                    said.whole = False
+                else:
+                    said.add(index, _statement(keys, shard, index, payload))
             index = parsed.previous_plus_one - 1 if parsed.previous_plus_one else None
     return said
 
 
-async def _word(db: Queries, shard: int, index: int) -> bytes:
-    """Every batch is words of one length and a MAP_ROOT behind them."""
-    for batch in await store.batches_between(db, shard, index, index + 1):
-        if batch.first <= index < batch.first + batch.n - 1:
-            at = (index - batch.first) * _WORD
-            return batch.leaves[at : at + _WORD]
-    raise Invalid("erasures", f"the leaf at {index}", "is missing")
+def _statement(keys: reader.SubjectKeys, shard: int, index: int, payload: bytes) -> Statement:
+    try:
+        return parse(reader.open_payload(keys.payload_key, shard, index, payload))
+    except Malformed as malformed:
+        raise Invalid("erasures", f"the payload at {index}", malformed.reason) from None
 
 
-async def _ended_unasked(
-    db: Queries, shard: int, keks: Mapping[int, bytes], erased: Collection[bytes]
-) -> AsyncIterator[Wrong]:
-    """Labels with an ERASURE whose subject lives, and is not noted to be at its end."""
-    keys: dict[str, bytes] = {}
-    last = ("", "")
-    while rows := await db.fetch(_ENDED, shard, *last):
-        last = (rows[-1]["subject"], rows[-1]["matter"])
-        for row in rows:
-            subject, matter = row["subject"], row["matter"]
-            try:
-                if subject not in keys:
-                    keys = {subject: reader.derive(reader.unwrap(keks, subject, row["wrapped"])).label_key}
-            except Invalid:
-                continue
-            if reader.label(keys[subject], matter) in erased:
-                yield "matter", f"subject {subject}, {matter}", "has ended, and nobody has ordered that"
+def _ended(ring: KeyRing, row: Row, known: Map, erased: Collection[bytes], end: int) -> list[str]:
+    """The matters of a subject that ended before the log had `end` leaves."""
+    if row["wrapped"] is None:
+        return []
+    try:
+        keys, _ = ring.of(row["subject"], row["wrapped"])
+    except Invalid:
+        return []
+    found = []
+    for matter in row["matters"]:
+        label = reader.label(keys.label_key, matter)
+        last = known.last(label) if label in erased else None
+        if last is not None and last[1] < end:
+            found.append(matter)
+    return found

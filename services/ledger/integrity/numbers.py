@@ -152,7 +152,16 @@ async def _read_all(db: Queries, shard: int, source: str, first: int, last: int,
 
 
 async def _account(db: Queries, shard: int, source: str, first: int, last: int, numbers: Numbers) -> None:
-    """Take in what was rejected under these numbers: it was answered, with a reason."""
+    """Take in what was rejected under these numbers: it was answered, with a reason. So was what was taken out with a
+    tail; until that is read again nothing else stands there, and in this order none of it is missed."""
+    for row in await db.fetch(
+        """select (content->>'sequence')::bigint as sequence from dropped_row
+           where source = 'rejected' and (content->>'shard')::integer = $1 and content->>'source' = $2
+             and (content->>'stated_offset')::bigint >= (select next_offset from head where shard = $1)""",
+        shard,
+        source,
+    ):
+        numbers.add(source, row["sequence"])
     for row in await db.fetch(
         "select sequence from rejected where shard = $1 and source = $2 and sequence between $3 and $4",
         shard,

@@ -22,9 +22,12 @@ Wrong = Callable[[reader.SubjectKeys, str, str, str | None], str | None]
 
 
 async def names(db: Queries, shard: int, after: str, limit: int = _AT_ONCE) -> list[str]:
-    """The next subjects behind this one."""
+    """The next subjects behind this one, of whom there is a key, or a note that they go or are gone."""
     rows = await db.fetch(
-        "select subject from subject_key where shard = $1 and subject > $2 order by subject limit $3",
+        """(select subject from subject_key where shard = $1 and subject > $2 order by subject limit $3)
+           union
+           (select subject from erasure where shard = $1 and subject > $2 order by subject limit $3)
+           order by subject limit $3""",
         shard,
         after,
         limit,

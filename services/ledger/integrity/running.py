@@ -13,10 +13,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from services.ledger import store
-from services.ledger.integrity import people
+from services.ledger.integrity import erasures, people
 from services.ledger.integrity.beside import attachments_behind, check_rejects
 from services.ledger.integrity.finding import Finding, Pace, Trusted
 from services.ledger.integrity.leaves import Leaves, TreeAlone, resume
@@ -176,6 +176,8 @@ class Tail:
         self.shard: int = log_row["shard"]
         self.log = log_row
         self.replica = replica
+        self.size = replica.size
+        """Up to the last checkpoint that it has come to; the replica may be further already."""
         self._numbers = numbers
         self._pace = pace
         self._db = db
@@ -199,10 +201,6 @@ class Tail:
             await take_for_granted(snapshot, shard, newest["size"], numbers)
         leaves, replica = await resume(db, shard, newest["size"], newest["root"], pace)
         return cls(db, trusted, row, leaves, replica, numbers, pace)
-
-    @property
-    def size(self) -> int:
-        return self._replay.size
 
     @property
     def stopped(self) -> bool:
@@ -250,7 +248,8 @@ class Tail:
         elif gone:
             lost = await store.lost_records(self._db, self.shard)
             found += not_erased(self.shard, gone, self.replica.erased, lost)
-        if self.size > before:
+        if rows and not self.stopped:
+            self.size = self._replay.size
             self._moved.notify()
         await self._pace.rest()
         return found, at_the_end and not self._statements.without_payload
@@ -258,15 +257,26 @@ class Tail:
     async def _beside(self, rows: Sequence[Row], before: int) -> list[Finding]:
         found = await self._signatures.check_keys(self._db)
         found += await self._signatures.check_checkpoints(
-            self._db, rows, self._replay.roots, self.size, previous=before, stopped=self.stopped
+            self._db, rows, self._replay.roots, self._replay.size, previous=before, stopped=self.stopped
         )
         self._replay.roots.clear()
         found += await self._signatures.check_served(self._db)
         if not self.stopped:
             found += await check_numbers(
-                self._db, self.shard, self.size, self._numbers, self._pace, unread=False, everything=True
+                self._db, self.shard, self._replay.size, self._numbers, self._pace, unread=False, everything=True
             )
         return found
+
+
+class _Kept(NamedTuple):
+    """What is stored of some subjects at one moment."""
+
+    end: int
+    """leaves there were"""
+    epoch: int
+    """another, if the shard has another owner, as when its tail was taken out"""
+    subjects: Sequence[Row]
+    noted: Sequence[Row]
 
 
 class Sweep:
@@ -305,6 +315,7 @@ class Sweep:
             self._pace.begin()
             yield await self._people(some)
             await self._pace.rest()
+        self._pace.begin()
         yield await self._outside_the_log()
         last: bytes | None = b""
         while self.shard == 0 and last is not None:
@@ -338,28 +349,32 @@ class Sweep:
 
     async def _people(self, some: Sequence[str]) -> list[Finding]:
         """What is kept of these subjects, as it was at one moment, against what had been recorded of them then."""
+        kept = await self._kept(some)
+        if not await self._wrong(kept):
+            return []
+        # It may follow from what is recorded and not checked yet, or have changed while it was judged. What moves so
+        # much is left to the next sweep.
+        if not await self._tail.reached(kept.end, self._patience):
+            return []
+        found = await self._wrong(kept)
+        again = await self._kept(some)
+        return found if again._replace(end=kept.end) == kept else []
+
+    async def _kept(self, some: Sequence[str]) -> _Kept:
         async with _snapshot(self._db) as snapshot:
             head = await store.head(snapshot, self.shard)
-            rows = await store.subjects(snapshot, some)
-        end = head["size"]
-        found = await self._wrong(rows, end)
-        if found and self._tail.size < end:
-            # It may follow from what is recorded and not checked yet.
-            found = await self._wrong(rows, end) if await self._tail.reached(end, self._patience) else []
-        if found and (await store.head(self._db, self.shard))["epoch"] != head["epoch"]:
-            # The shard has another owner, as when its tail was taken out: the next sweep looks again.
-            return []
-        return found
+            rows, noted = await store.subjects(snapshot, some), await erasures.noted(snapshot, self.shard, some)
+        return _Kept(head["size"], head["epoch"], sorted(rows, key=lambda row: str(row["subject"])), noted)
 
-    async def _wrong(self, rows: Sequence[Row], end: int) -> list[Finding]:
-        known, blind = self._tail.replica.map, self._statements.blind
-        return await people.check_some(self._db, self.shard, self._tail.ring, rows, known, end, blind)
+    async def _wrong(self, kept: _Kept) -> list[Finding]:
+        db, shard, ring = self._db, self.shard, self._tail.ring
+        known, erased = self._tail.replica.map, self._tail.replica.erased
+        found = await people.check_some(db, shard, ring, kept.subjects, known, kept.end, self._statements.blind)
+        return found + await erasures.wrong_erasures(db, shard, ring, kept.noted, known, erased, kept.end)
 
     async def _outside_the_log(self) -> list[Finding]:
-        self._pace.begin()
-        wrong = await wrong_stamps(self._db, self.shard, self._trusted.authority)
-        found = [Finding(table, self.shard, where, what) for table, where, what in wrong]
-        return found + await check_rejects(self._db, self.shard)
+        wrong = await wrong_stamps(self._db, self.shard, self._trusted.authority, self._pace)
+        return wrong + await check_rejects(self._db, self.shard, self._pace)
 
 
 class _Stopped(Exception):

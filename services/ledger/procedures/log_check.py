@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from services.ledger import store
 from services.ledger.integrity import people
 from services.ledger.integrity.beside import check_attachments, check_rejects
-from services.ledger.integrity.erasures import wrong_erasures
+from services.ledger.integrity.erasures import noted, wrong_erasures
 from services.ledger.integrity.finding import Finding, Pace, Progress, Trusted
 from services.ledger.integrity.leaves import Leaves
 from services.ledger.integrity.numbers import Numbers, check_numbers
@@ -36,6 +37,11 @@ from shared.database import Database, Queries, Row
 from shared.errors import Corrupt, Unavailable
 from shared.secrets import Secrets
 from shared.settings import Settings
+
+_BACK: Final = """
+select p.index from payload p join erasure e using (subject)
+where p.shard = $1 and e.destroyed_at is not null order by p.index
+"""
 
 
 async def check_log(
@@ -155,9 +161,9 @@ class _Shard:
         rows = await store.checkpoints_behind(self._db, self.shard, 0)
         found = [] if rows else [self._wrong("checkpoint", "all", "there is none")]
         found += await self._signatures.check_checkpoints(self._db, rows, self._replay.roots, size, stopped=stopped)
-        stamps = await wrong_stamps(self._db, self.shard, self._trusted.authority)
-        found += [self._wrong(*one) for one in stamps]
-        return found + await self._signatures.check_served(self._db) + await check_rejects(self._db, self.shard)
+        found += await wrong_stamps(self._db, self.shard, self._trusted.authority, Pace())
+        found += await self._signatures.check_served(self._db)
+        return found + await check_rejects(self._db, self.shard, Pace())
 
     def _check_head(self, head: Row) -> Sequence[Finding]:
         found, size = [], self._replica.size
@@ -209,9 +215,16 @@ class _Shard:
         return found
 
     async def _check_erasures(self) -> list[Finding]:
-        state_map, erased = self._replica.map, self._replica.erased
-        wrong = wrong_erasures(self._db, self.shard, self._trusted.keks, state_map, erased)
-        return [self._wrong(*one) async for one in wrong]
+        back = await self._db.fetch(_BACK, self.shard)
+        found = [
+            self._wrong("payload", f"index {row['index']}", "is there, and its subject was destroyed") for row in back
+        ]
+        after, known, erased = "", self._replica.map, self._replica.erased
+        while some := await people.names(self._db, self.shard, after):
+            after = some[-1]
+            rows = await noted(self._db, self.shard, some)
+            found += await wrong_erasures(self._db, self.shard, self._ring, rows, known, erased, self._replica.size)
+        return found
 
     async def _check_numbers(self) -> list[Finding]:
         unread = bool(self._statements.without_payload or self._statements.blind)

@@ -11,26 +11,41 @@ from typing import Any
 import asyncpg
 import pytest
 
-from services.ledger.integrity.finding import Pace, Trusted
-from services.ledger.integrity.running import RunningCheck
+from services.ledger.integrity.finding import Finding, Pace, Trusted
+from services.ledger.integrity.running import RunningCheck, Sweep, Tail
 from services.ledger.reader.note import CosignatureSigner, Signer
 from shared.clock import utc_now
 from shared.database import Database, Row, Signal, Transaction
 from tests.integration.ledger.world import World, given, new_subject, requested, withdrawn
 
 
-async def checking(
-    world: World, sealed: Signal | None = None, *, db: Database | None = None, again_seconds: float = 60.0
-) -> RunningCheck:
+def trusted_of(world: World) -> Trusted:
+    """Keys, and the signer's files, as they are."""
     keys, origin = world.secrets, world.settings.origin(0)
-    trusted = Trusted(
+    return Trusted(
         keys.keks(),
         {0: Signer(origin, keys.log_key(0)).vkey},
         {0: CosignatureSigner(f"{origin}/fresh", keys.fresh_key(0)).vkey},
         signer_dir=world.settings.signer_dir,
     )
+
+
+async def checking(
+    world: World, sealed: Signal | None = None, *, db: Database | None = None, again_seconds: float = 60.0
+) -> RunningCheck:
     db = db or await world.database("ledger_check")
-    return RunningCheck(0, db, trusted, sealed or Signal(), utc_now, rests=0.0, again_seconds=again_seconds)
+    return RunningCheck(0, db, trusted_of(world), sealed or Signal(), utc_now, rests=0.0, again_seconds=again_seconds)
+
+
+async def findings(world: World) -> list[Finding]:
+    """All that a check names which begins now and is at the end once."""
+    db, trusted = await world.database("ledger_check"), trusted_of(world)
+    tail = await Tail.begin(0, db, trusted, Pace())
+    found, _ = await tail.step()
+    async for some in Sweep(tail, db, trusted, Pace(), 0.1).findings():
+        found += some
+    some, _ = await tail.step()  # of what the sweep has missed
+    return found + some
 
 
 async def wrong(world: World) -> list[tuple[str, str]]:
