@@ -164,6 +164,7 @@ class Life:
         with pytest.raises(Corrupt):
             await self._world.seal(await self._world.sealer())
         await drop_tail(self._world.settings, 0, "Ina Beispiel", "a bit was flipped", kept)
+        assert await findings(self._world) == []
 
     async def wrap_anew(self) -> None:
         await (await destroyer(self._world)).rewrap()
