@@ -27,6 +27,7 @@ from tests.browser.conftest import SCREENSHOTS
 from tests.browser.visitor import Visitor
 from tests.opt_in import OptIn
 from tests.unit.proof.forging import Files, mended, named, with_json
+from tests.unit.proof.mutants import mutants
 from tests.unit.proof.programs import programs
 from tests.unit.proof.proving import made, stamped
 
@@ -213,6 +214,7 @@ def forgeries() -> Iterator[tuple[str, bytes]]:
     for name, member in (*((LATEST, one) for one in json.loads(files[LATEST])), *_of_words(files)):
         for change in (_nothing, _reversed, _altered):
             yield f"{change.__name__} {member} of {name}", mended(with_json(files, name, change(member)))
+    yield from mutants(story())
 
 
 def _of_words(files: Files) -> Iterator[tuple[str, str]]:
@@ -283,6 +285,14 @@ def test_receipts_verify_in_the_browser_and_flipped_ones_do_not(judge: Page, of:
         if whole[place : place + 1].isspace() and by_the_reader(altered) == "":
             continue
         assert judge.evaluate(JUDGE, ["receipt", base64.b64encode(altered).decode()]) != "", place
+
+
+def test_a_receipt_with_extra_data_is_refused_as_by_the_reader(judge: Page) -> None:
+    history = aside(lambda: story().world.history([story().indexes["given"]]))
+    value = receipt(history, Snapshot(load().snapshot()))
+    value["proof"] = str(value["proof"]).replace("@v1\n", "@v1\nextra QQ==\n")
+    assert by_the_reader(to_bytes(value)) == "2"
+    assert judge.evaluate(JUDGE, ["receipt", base64.b64encode(to_bytes(value)).decode()]) == "2"
 
 
 def test_ed25519_by_hand_agrees_with_web_crypto(judge: Page) -> None:

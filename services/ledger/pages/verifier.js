@@ -101,7 +101,7 @@ const ConsentLedger = (() => {
   const ed25519 = { native: null };
 
   async function verifyEd25519(key, signature, message) {
-    if (signature.length !== 64 || key.length !== 32) return false;
+    if (signature.length !== 64 || key.length !== 32 || !isEd25519Key(key)) return false;
     if (ed25519.native !== false) {
       let imported = null;
       try {
@@ -141,6 +141,15 @@ const ConsentLedger = (() => {
     if (modulo(x * x - square) !== 0n) x = (x * ROOT_OF_MINUS_1) % P;
     if (modulo(x * x - square) !== 0n) return null;
     return (x & 1n) === BigInt(sign) ? x : P - x;
+  }
+
+  /* Not the second spelling of a key; and not of small order: under such a key anybody's signature verifies. */
+  const ORDER_8 = 0x7a03ac9277fdc74ec6cc392cfa53202a0f67100d760b3cba4fd84d3d706a17c7n;
+  const SMALL_ORDER = [0n, 1n, P - 1n, ORDER_8, P - ORDER_8];
+
+  function isEd25519Key(raw) {
+    const y = littleEndian(raw) & ((1n << 255n) - 1n);
+    return y < P && !SMALL_ORDER.includes(y);
   }
 
   const point = (x, y) => [x, y, 1n, (x * y) % P];
@@ -794,7 +803,7 @@ const ConsentLedger = (() => {
       ];
       const { origin } = this.checkpoint;
       this.demand(said.origin === origin && origin.endsWith(`/ledger/log/${this.subject.split(".")[0]}`), "is of another log", "ist von einem anderen Protokoll");
-      const mapRoot = await this.mapRoot(object(step, said.map_root, "the MAP_ROOT"));
+      const mapRoot = await this.mapRoot(exactly(step, said.map_root, "the MAP_ROOT", ["hashes", "leaf"]));
       this.key = hash(step, said.label_key, "the label key");
       this.pin = await hmac(this.key, utf8(`consent-ledger/v1/pin\0${origin}\0${this.subject}`));
       const matters = [`purpose:${this.purpose}/${this.channel}`, EVERYTHING];
@@ -1204,6 +1213,8 @@ const ConsentLedger = (() => {
   function parseMail(step, raw) {
     const binary = binaryOf(raw);
     const gap = binary.indexOf("\r\n\r\n");
+    demand(!/\r(?!\n)|(?<!\r)\n/.test(binary) && binary.split("multipart/").length <= 21, step,
+      "the archived mail has lines that end otherwise, or too many parts", "die archivierte E-Mail hat anders endende Zeilen oder zu viele Teile");
     demand(gap >= 0 && !binary.slice(0, gap).includes("\0"), step,
       "the archived mail has no empty line after its headers", "die archivierte E-Mail hat keine Leerzeile nach dem Kopf");
     const headers = parseHeaders(step, binary.slice(0, gap));
@@ -1213,14 +1224,17 @@ const ConsentLedger = (() => {
       headers,
       only,
       body: binary.slice(gap + 4),
-      recipients: addresses(readable(unfold(values("to").join(",")))),
+      recipient: values("to").length === 1 ? recipientOf(readable(unfold(values("to")[0])).replace(/[ \t]+/g, " ").trim()) : "",
       text: textParts(headers, binary.slice(gap + 4), 0).join("\n"),
     };
   }
 
-  function addresses(value) {
-    const parts = value.match(/(?:"(?:[^"\\]|\\.)*"|[^,"])+/g) ?? [];
-    return parts.map((part) => (/<([^<>]*)>\s*$/.exec(part)?.[1] ?? part).trim()).filter((part) => part !== "");
+  /* The one address of a To header: alone, or behind words or a quoted string and in angle brackets. */
+  function recipientOf(value) {
+    const address = String.raw`([^\x00-\x20<>"(),:;@\\\[\]]+@[^\x00-\x20<>"(),:;@\\\[\]]+)`;
+    const before = String.raw`(?:[^\x00-\x1f<>"(),:;@\\\[\]]*|"(?:[^\x00-\x1f"\\]|\\[ -~])*" ?)`;
+    const found = new RegExp(`^(?:${address}|${before}<${address}>)$`).exec(value);
+    return found === null ? "" : found[1] ?? found[2];
   }
 
   function textParts(headers, body, depth) {
@@ -1262,6 +1276,8 @@ const ConsentLedger = (() => {
     const [local, domain] = [address.slice(0, Math.max(0, address.lastIndexOf("@"))), address.slice(address.lastIndexOf("@") + 1)];
     // A URL knows ports, paths, escapes and numbers for hosts; the domain of an address has none of these.
     if (!/^[A-Za-z0-9.\u0080-\uffff-]+$/.test(domain) || /(?:^|\.)(?:0[xX][0-9A-Fa-f]*|[0-9]+)\.?$/.test(domain)) return null;
+    // What a URL would map or leave out is another domain than what stands there.
+    if (domain.normalize("NFKC") !== domain.normalize("NFC") || /[\p{C}\p{Z}\p{Default_Ignorable_Code_Point}\u3002]/u.test(domain)) return null;
     try {
       const host = new URL(`http://${domain}/`).hostname;
       // A dotless i is another letter than i, and upper case would make them one.
@@ -1791,7 +1807,7 @@ const ConsentLedger = (() => {
       }
       const typed = string(7, object(7, parseJson(7, evidence, "the evidence of the request"), "the evidence of the request").address, "the address typed");
       const mail = parseMail(7, this.opened.get(name));
-      demand(mail.recipients.length === 1 && sameAddress(mail.recipients[0], typed), 7, `${where.en} went to another address than the one that was typed`,
+      demand(sameAddress(mail.recipient, typed), 7, `${where.en} went to another address than the one that was typed`,
         `${where.de} ging an eine andere Adresse als die eingegebene`);
       demand(mail.only("message-id") === sent.statement.data.message_id, 7, `${where.en} has another Message-ID than its statement`,
         `${where.de} hat eine andere Message-ID als ihre Aussage`);

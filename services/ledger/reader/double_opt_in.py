@@ -96,7 +96,7 @@ class DoubleOptIn:
         if raw is None or typed is None:
             return False, f"{where} was sent; its words or the address are not opened in this bundle"
         mail = parse_mail(_STEP, raw)
-        if len(mail.recipients) != 1 or not same_address(mail.recipients[0], typed):
+        if not same_address(mail.recipient, typed):
             raise Invalid(_STEP, where, "went to another address than the one that was typed", index=sent.index)
         if mail.only("message-id") != sent.statement.data.message_id:
             raise Invalid(_STEP, where, "has another Message-ID than its statement", index=sent.index)

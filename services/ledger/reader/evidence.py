@@ -15,6 +15,7 @@
 
 import hashlib
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -63,6 +64,7 @@ KNOWN_VERIFIERS: Final = (
     "ab450cc01534ab3e74eaaf1d4c73fa106a6ade0d61536278ca6ecf7879c92d22",
     "ba65067b609c50005e28a7fbb30aece19e3bf0d3459d8dbff5f6601b152aa345",
     "6ec07036ebd6d44fe3a16c359243fb6f2da0fe4b4b11613a2f6ec35522d776a8",
+    "44238e8dde4052f816f7bdeb08cdb3b3d48c51e03b398643009a52416ff7bdd5",
 )
 
 _HASH = "[0-9a-f]{64}"
@@ -115,6 +117,8 @@ class Bundle:
     served: set[str] = field(default_factory=set)
     """Ids of the statements whose served-notice token was verified"""
     shown: list[Shown] = field(default_factory=list)
+    standings: list[Standing] = field(default_factory=list)
+    """What holds after each of them"""
     state: str = ""
     holds: bool = False
     latest_proven: bool = False
@@ -455,6 +459,7 @@ class Bundle:
         standing = Standing({})
         for one in self.recorded:
             standing, _ = standing.apply(one.statement, one.index)
+            self.standings.append(standing)
         word = standing.words.get(purpose_matter(self.purpose, self.channel))
         self.holds = standing.permits(self.purpose, self.channel)
         if self.holds:
@@ -519,11 +524,8 @@ class Bundle:
 
     def covered(self, use: Statement) -> bool:
         """Whether a consent was in force at the size that the use's permit names."""
-        standing = Standing({})
-        for one in self.recorded:
-            if one.index < int(use.data.permit.size):
-                standing, _ = standing.apply(one.statement, one.index)
-        return standing.permits(self.purpose, self.channel)
+        before = bisect_left(self.recorded, int(use.data.permit.size), key=lambda one: one.index)
+        return before > 0 and self.standings[before - 1].permits(self.purpose, self.channel)
 
     @property
     def facts(self) -> Facts:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email import message_from_bytes
-from email.utils import getaddresses
 from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature
@@ -26,6 +25,13 @@ _NAME = re.compile(rb"[!-9;-~]+\Z")
 _BLANKS = re.compile(rb"[ \t]+")
 _FOLD = re.compile(rb"\r\n(?=[ \t])")
 _SPACE = re.compile(r"\s+", re.ASCII)
+_PARTS_LIMIT = 20
+_BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+# An address, or words or a quoted string and an address in angle brackets. RFC 5322 knows more (comments, groups), and
+# no two programs agree on all of it.
+_ADDRESS = r"([^\x00-\x20<>\"(),:;@\\\[\]]+@[^\x00-\x20<>\"(),:;@\\\[\]]+)"
+_WORDS = r"(?:[^\x00-\x1f<>\"(),:;@\\\[\]]*|\"(?:[^\x00-\x1f\"\\]|\\[ -~])*\" ?)"
+_RECIPIENT = re.compile(rf"{_ADDRESS}\Z|{_WORDS}<{_ADDRESS}>\Z")
 _CANONICALISATION = "relaxed/relaxed"
 
 Header = tuple[str, bytes]
@@ -38,7 +44,8 @@ class Mail:
 
     headers: Sequence[Header]
     body: bytes
-    recipients: tuple[str, ...]
+    recipient: str
+    """The one address of its one To header; nothing if it has another form"""
     text: str
     """All text parts, decoded."""
 
@@ -64,19 +71,31 @@ def parse_mail(step: str, raw: bytes) -> Mail:
     head, gap, body = raw.partition(b"\r\n\r\n")
     if not gap or b"\x00" in head:
         raise Invalid(step, "the archived mail", "has no empty line after its headers, or a zero byte in them")
+    if _BARE.search(raw):
+        # Programs differ on whether that ends a line, and so on what is a header and what a text.
+        raise Invalid(step, "the archived mail", "has a CR or LF that is not both")
+    if raw.count(b"multipart/") > _PARTS_LIMIT:
+        raise Invalid(step, "the archived mail", "has too many parts within parts")
     headers: list[Header] = []
     for line in _FOLD.sub(b"\x00", head).split(b"\r\n"):
         name, colon, value = line.partition(b":")
         if not colon or not _NAME.match(name) or len(headers) == _HEADERS_LIMIT:
             raise Invalid(step, "the archived mail", "has a malformed header")
         headers.append((name.decode("ascii").lower(), value.replace(b"\x00", b"\r\n")))
-    to = b"\r\n".join(value for name, value in headers if name == "to")
     try:
-        recipients = tuple(address for _, address in getaddresses([_FOLD.sub(b"", to).decode("utf-8")]) if address)
         text = "\n".join(_texts(raw))
     except Exception:  # noqa: BLE001 - the library's parser is known to raise anything on hostile mail
         raise Invalid(step, "the archived mail", "cannot be read") from None
-    return Mail(headers, body, recipients, text)
+    return Mail(headers, body, _recipient(headers), text)
+
+
+def _recipient(headers: Sequence[Header]) -> str:
+    to = [value for name, value in headers if name == "to"]
+    if len(to) != 1:
+        return ""
+    written = _BLANKS.sub(b" ", _FOLD.sub(b"", to[0])).decode("utf-8", "replace")
+    found = _RECIPIENT.match(written.strip())
+    return (found[1] or found[2]) if found else ""
 
 
 def _texts(raw: bytes) -> list[str]:

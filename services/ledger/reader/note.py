@@ -24,6 +24,11 @@ _TIME_SIZE = 8
 _TIME_LIMIT = 1 << 63
 _DASH = "\u2014 "
 
+# RFC 8032 §5.1; the second coordinates of the eight points whose order divides 8.
+_P = 2**255 - 19
+_ORDER_8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+_SMALL_ORDER = frozenset({0, 1, _P - 1, _ORDER_8, _P - _ORDER_8})
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -95,7 +100,7 @@ class Verifier:
     def __init__(self, vkey: str) -> None:
         """Take a verifier key, one line of text, or raise Invalid."""
         self.name, self.key_id, self.public = _parse_vkey(vkey, self._type)
-        self._key = _public_key(self.public)
+        self._key = ed25519_key("vkey 2", "the verifier key", self.public)
 
     def verify(self, note: Note) -> None:
         """Raise Invalid unless this key has signed the note.
@@ -117,7 +122,7 @@ class CosignatureVerifier:
     def __init__(self, vkey: str) -> None:
         """Take a verifier key, one line of text, or raise Invalid."""
         self.name, self.key_id, self.public = _parse_vkey(vkey, self._type)
-        self._key = _public_key(self.public)
+        self._key = ed25519_key("vkey 2", "the verifier key", self.public)
 
     def verify(self, note: Note) -> int:
         """Return the time of this key's cosignature in seconds since 1970 (the latest of several), or raise Invalid.
@@ -246,11 +251,19 @@ def _key_id(name: str, kind: int, public: bytes) -> bytes:
     return sha256(name.encode() + b"\n" + bytes([kind]) + public).digest()[:_KEY_ID_SIZE]
 
 
-def _public_key(public: bytes) -> Ed25519PublicKey:
+def ed25519_key(step: str, what: str, public: bytes) -> Ed25519PublicKey:
+    """The key of these 32 bytes, or Invalid.
+
+    Refused are also keys of small order, under which anybody's signature verifies, and second spellings of keys, on
+    which programs differ.
+    """
+    y = int.from_bytes(public, "little") & ((1 << 255) - 1)
+    if len(public) != _KEY_SIZE or y >= _P or y in _SMALL_ORDER:
+        raise Invalid(step, what, "is no Ed25519 key")
     try:
         return Ed25519PublicKey.from_public_bytes(public)
     except ValueError:
-        raise Invalid("vkey 2", "the verifier key", "is no Ed25519 key") from None
+        raise Invalid(step, what, "is no Ed25519 key") from None
 
 
 def _lines_of(note: Note, name: str, key_id: bytes) -> list[bytes]:

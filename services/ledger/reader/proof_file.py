@@ -243,7 +243,7 @@ class ProofFile:
     def _step_3(self, fields: Fields) -> MapRoot:
         step = "3"
         size = self.checkpoint.size
-        leaf = self._leaf(step, fields.object("map_root"), size - 1)
+        leaf = self._leaf(step, fields.object("map_root").exactly("hashes", "leaf"), size - 1)
         if not isinstance(leaf, MapRoot):
             raise Invalid(step, "the leaf before the checkpoint's end", "is no MAP_ROOT", index=size - 1)
         if leaf.covers != size - 1:
@@ -443,7 +443,7 @@ class ProofFile:
         if (fields.get("last_leaf") is None) != (size == 1):
             raise Invalid(step, "the leaf before the last", "is missing, or cannot be there")
         if size > 1:
-            last = self._leaf(step, fields.object("last_leaf"), size - 2)
+            last = self._leaf(step, fields.object("last_leaf").exactly("hashes", "leaf"), size - 2)
             if isinstance(last, MapRoot):
                 raise Invalid(step, "the leaf before the last", "is a MAP_ROOT", index=size - 2)
             closed = last.recorded_at > at

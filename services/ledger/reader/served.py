@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from services.ledger.reader.entry import Recorded
 from services.ledger.reader.errors import Invalid
+from services.ledger.reader.note import ed25519_key
 from services.ledger.reader.strict import Fields, decode_base64url, parse_json
 from shared.clock import millis, parse_rfc3339
 from shared.register import Notice
@@ -53,10 +54,7 @@ def parse_notice_keys(step: str, data: bytes) -> dict[str, Ed25519PublicKey]:
             raise Invalid(step, "a notice key", "is no Ed25519 key for signatures")
         if one.text("kid") in keys:
             raise Invalid(step, "the notice keys", "name one key id twice")
-        try:
-            keys[one.text("kid")] = Ed25519PublicKey.from_public_bytes(one.base64url("x"))
-        except ValueError:
-            raise Invalid(step, "a notice key", "is no Ed25519 key") from None
+        keys[one.text("kid")] = ed25519_key(step, "a notice key", one.base64url("x"))
     return keys
 
 

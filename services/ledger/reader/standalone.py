@@ -26,7 +26,6 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email import message_from_bytes
-from email.utils import getaddresses
 from typing import Any, Tuple
 
 FORMAT = "consent-ledger/evidence/1"
@@ -64,6 +63,12 @@ EVERYTHING = "everything:all"
 LATEST = "proofs/latest.json"
 CLOCKS_APART_MS = 120_000
 DEPTH_LIMIT = 64
+PARTS_LIMIT = 20
+# Of a To header: an address, or words or a quoted string and an address in angle brackets.
+ADDRESS = r"([^\x00-\x20<>\"(),:;@\\\[\]]+@[^\x00-\x20<>\"(),:;@\\\[\]]+)"
+RECIPIENT = re.compile(
+    rf"{ADDRESS}\Z|(?:[^\x00-\x1f<>\"(),:;@\\\[\]]*|\"(?:[^\x00-\x1f\"\\]|\\[ -~])*\" ?)<{ADDRESS}>\Z"
+)
 SENT = re.compile(r"[!-~]{1,200}\Z")
 FILES_LIMIT, FILE_LIMIT, ARCHIVE_LIMIT = 4096, 16 * 1024 * 1024, 256 * 1024 * 1024
 
@@ -118,6 +123,12 @@ def _encoded(point: Point) -> bytes:
     return (y | (x & 1) << 255).to_bytes(32, "little")
 
 
+def _times8(point: Point) -> Point:
+    for _ in range(3):
+        point = _add(point, point)
+    return point
+
+
 BASE = _point((4 * pow(5, P - 2, P) % P).to_bytes(32, "little")) or NEUTRAL
 
 
@@ -126,7 +137,8 @@ def ed25519_verify(public: bytes, message: bytes, signature: bytes) -> bool:
     if len(public) != 32 or len(signature) != 64:
         return False
     key, s = _point(public), int.from_bytes(signature[32:], "little")
-    if key is None or s >= ORDER:
+    # Of small order: under such a key anybody's signature verifies.
+    if key is None or s >= ORDER or _encoded(_times8(key)) == _encoded(NEUTRAL):
         return False
     k = int.from_bytes(hashlib.sha512(signature[:32] + public + message).digest(), "little") % ORDER
     minus = (P - key[0], key[1], key[2], P - key[3])
@@ -1005,7 +1017,7 @@ class Bundle:
             return False
         mail = Mail(raw)
         typed = strict_json(7, "the evidence of the request", evidence)["address"]
-        if len(mail.recipients) != 1 or address_form(mail.recipients[0]) != address_form(typed):
+        if address_form(mail.recipient) != address_form(typed):
             raise Invalid(7, where + " went to another address than the one that was typed")
         if mail.only("message-id") != sent.data["message_id"]:
             raise Invalid(7, where + " has another Message-ID than its statement")
@@ -1022,7 +1034,7 @@ class Bundle:
         given = strict_json(8, "notice-keys.json", self.file(8, "notice-keys.json"))
         for one in listed(8, "notice-keys.json", exactly(8, "notice-keys.json", given, "keys")["keys"], 64):
             exactly(8, "a notice key", one, "alg", "crv", "kid", "kty", "use", "x")
-            if one["kid"] in keys:
+            if not isinstance(one["kid"], str) or one["kid"] in keys:
                 raise Invalid(8, "the notice keys name one key id twice")
             if [one[name] for name in ("kty", "crv", "alg", "use")] != ["OKP", "Ed25519", "EdDSA", "sig"]:
                 raise Invalid(8, "a notice key is no Ed25519 key for signatures")
@@ -1134,10 +1146,8 @@ class Bundle:
         exactly(9, "the proof of the latest word", proof, *about, "anchor", "label_key", "map_root", "words")
         if any(proof[name] != value for name, value in about.items()):
             raise Invalid(9, "the proof of the latest word is about something else, or under another checkpoint")
-        leaf, hashes = (
-            unbase64url(9, "the MAP_ROOT", proof["map_root"]["leaf"]),
-            hashes_of(9, proof["map_root"]["hashes"]),
-        )
+        root = exactly(9, "the MAP_ROOT", proof["map_root"], "hashes", "leaf")
+        leaf, hashes = unbase64url(9, "the MAP_ROOT", root["leaf"]), hashes_of(9, root["hashes"])
         if len(leaf) != 57 or leaf[0] != 2 or int.from_bytes(leaf[1:9], "big") != self.size - 1:
             raise Invalid(9, "the leaf before the checkpoint's end is no MAP_ROOT")
         if inclusion_root(leaf, self.size - 1, self.size, hashes) != self.root:
@@ -1200,20 +1210,24 @@ class Mail:
 
     def __init__(self, raw: bytes) -> None:
         head, gap, self.body = raw.partition(b"\r\n\r\n")
-        if not gap or b"\x00" in head:
-            raise Invalid(7, "the archived mail has no end of its headers")
+        if (
+            not gap
+            or b"\x00" in head
+            or re.search(rb"\r(?!\n)|(?<!\r)\n", raw)
+            or raw.count(b"multipart/") > PARTS_LIMIT
+        ):
+            raise Invalid(7, "the archived mail has no end of its headers, or is malformed")
         self.headers: list[tuple[str, bytes]] = []
         for line in re.sub(rb"\r\n(?=[ \t])", b"\x00", head).split(b"\r\n"):
             name, colon, value = line.partition(b":")
             if not colon or not re.match(rb"[!-9;-~]+\Z", name) or len(self.headers) == 200:
                 raise Invalid(7, "the archived mail has a malformed header")
             self.headers.append((name.decode("ascii").lower(), value.replace(b"\x00", b"\r\n")))
-        to = b"\r\n".join(value for name, value in self.headers if name == "to")
-        unfolded = re.sub(rb"\r\n(?=[ \t])", b"", to).decode("utf-8", "replace")
-        self.recipients = [address for _, address in getaddresses([unfolded]) if address]
+        found = RECIPIENT.match(re.sub(r"[ \t]+", " ", self.only("to") or ""))
+        self.recipient = (found[1] or found[2]) if found else ""
         texts = [part for part in message_from_bytes(raw).walk() if part.get_content_type() == "text/plain"]
-        found = [part.get_payload(decode=True) for part in texts]
-        self.text = "\n".join(one.decode("utf-8", "replace") for one in found if isinstance(one, bytes))
+        decoded = [part.get_payload(decode=True) for part in texts]
+        self.text = "\n".join(one.decode("utf-8", "replace") for one in decoded if isinstance(one, bytes))
 
     def only(self, name: str) -> str | None:
         found = [value for other, value in self.headers if other == name]
@@ -1252,6 +1266,8 @@ def _dkim_keys(given: list[dict[str, str]]) -> dict[tuple[str, str], tuple[int, 
     keys = {}
     for one in given:
         exactly(7, "a DKIM key", one, "domain", "record", "selector")
+        if not isinstance(one["selector"], str):
+            raise Invalid(7, "a DKIM key names no selector")
         name, record = (one["domain"].lower(), one["selector"]), _tags(one["record"])
         if name in keys or record.get("v", "DKIM1") != "DKIM1" or record.get("k", "rsa") != "rsa":
             raise Invalid(7, "a DKIM key is named twice or is no RSA key")
