@@ -22,6 +22,7 @@ from shared.events import Statement, encode, parse
 from shared.events.types import DataErased, ErasureCompleted, ErasureOrdered
 from shared.identifiers import uuid7
 from shared.register import load
+from shared.software import software
 from tests.integration.ledger.test_ending import destroyer, end_labels
 from tests.integration.newsletter.conftest import links
 from tests.integration.proof.conftest import ADDRESS, Installation
@@ -174,7 +175,7 @@ async def erasure_of(installation: Installation, subject: str, key: bytes) -> li
     now, rules = utc_now(), load()
 
     def common() -> dict[str, Any]:
-        return holder.common(rules, rules.activity(ACTIVITY), uuid7(now, os.urandom))
+        return holder.common(rules, rules.activity(ACTIVITY), software(), uuid7(now, os.urandom))
 
     order, gone, request = erasure_key.order_id(key, now), uuid7(now, os.urandom), uuid7(now, os.urandom)
     services = ["newsletter", "marketing", "subjects"]
