@@ -586,13 +586,13 @@ def register_show() -> None:
 
 @register.command("lint")
 def register_lint() -> None:
-    """Report contradictions in the register; exit 1 if there are any."""
+    """Report contradictions in the register; exit 1 if one of them needs a decision (`warning`), not for a `note`."""
     from shared.register import lint, load
 
     findings = lint(load(Settings().register_dir))
     for finding in findings:
         print(finding)
-    raise typer.Exit(1 if findings else 0)
+    raise typer.Exit(1 if any(finding.level == "warning" for finding in findings) else 0)
 
 
 @register.command("export")

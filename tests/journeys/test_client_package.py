@@ -15,7 +15,8 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -124,14 +125,19 @@ class Team:
     register: Register
     url: str
     dsn: str
+    another_booth: Callable[[str], AbstractContextManager[str]]
+    """A second booth with another credential; its address."""
 
     def agree(self, email: str) -> dict[str, Any]:
-        form = {"email": email, "badge": hashlib.sha256(email.encode()).hexdigest()}
-        form["until"] = rfc3339(utc_now() + timedelta(days=7))
-        answer = httpx.post(f"{self.url}/agree", data=form, timeout=30)
+        answer = self.press(self.url, email)
         assert answer.status_code == 201
         said: dict[str, Any] = answer.json()
         return said
+
+    def press(self, booth: str, email: str) -> httpx.Response:
+        form = {"email": email, "badge": hashlib.sha256(email.encode()).hexdigest()}
+        form["until"] = rfc3339(utc_now() + timedelta(days=7))
+        return httpx.post(f"{booth}/agree", data=form, timeout=30)
 
     def outbox(self) -> list[dict[str, Any]]:
         async def rows() -> list[dict[str, Any]]:
@@ -186,31 +192,37 @@ def team(room: CleanRoom, kafka: KafkaPart, postgres: PostgresPart) -> Iterator[
         settings = {"topic_prefix": f"client-{id(state)}.", "register_dir": str(register)}
         parts = {"kafka": kafka, "postgres": postgres}
         installation = Installation(state.folder, **parts, database=DATABASE, settings=settings)  # type: ignore[arg-type]
-        booth = Process(state.folder, "booth", grace=15.0)
         outbox = room.run("import consent_ledger_client as c; print(c.outbox_sql())")
         psql(postgres, outbox, "create table visitor (statement uuid primary key, subject text)", database=TEAM)
         try:
             installation.prepare()
             installation.serve(PROCESSES)
-            port, loaded = free_port(), load(register)
+            loaded = load(register)
             environment = room.environment | {
                 "REGISTER_VERSION": loaded.version,
                 "NOTICE_HASH": loaded.activity("booth").notice("en").hash,
                 "DSN": postgres.dsn(database=TEAM),
                 "URL": installation.base_url,
-                "CREDENTIAL": installation.secrets.credential("booth"),
-                "PORT": str(port),
             }
-            booth.start(
-                [*room.command, str(CLIENT / "example/booth.py")],
-                directory=state.folder,
-                log=state.folder / "booth.log",
-                environment=environment,
-            )
-            wait_for(port)
-            yield Team(installation, loaded, f"http://127.0.0.1:{port}", postgres.dsn(database=TEAM))
+
+            @contextmanager
+            def booth(credential: str, name: str = "another-booth") -> Iterator[str]:
+                process, port = Process(state.folder, name, grace=15.0), free_port()
+                process.start(
+                    [*room.command, str(CLIENT / "example/booth.py")],
+                    directory=state.folder,
+                    log=state.folder / f"{name}.log",
+                    environment=environment | {"CREDENTIAL": credential, "PORT": str(port)},
+                )
+                try:
+                    wait_for(port)
+                    yield f"http://127.0.0.1:{port}"
+                finally:
+                    process.stop()
+
+            with booth(installation.secrets.credential("booth"), "booth") as url:
+                yield Team(installation, loaded, url, postgres.dsn(database=TEAM), booth)
         finally:
-            booth.stop()
             installation.stop()
             psql(postgres, *drop)
 
@@ -279,6 +291,18 @@ def test_a_visitor_agrees_at_the_booth_and_keeps_a_receipt(team: Team) -> None:
     vkey.write_bytes(httpx.get(f"{ledger}/ledger/log/0/vkey", timeout=10).content)
     assert "VALID" in team.installation.command("verify", str(file), "--vkey", str(vkey))
     assert b"grace@example.org" not in b"".join(bytes(row["statement"]) for row in team.outbox())
+
+
+def test_a_booth_that_the_ledger_does_not_know_says_so_to_its_operator_and_not_to_the_visitor(team: Team) -> None:
+    rows = len(team.outbox())
+    with team.another_booth("booth:wrong") as booth:
+        answer = team.press(booth, "hedy@example.org")
+    assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
+    assert "refuses our credential" in (team.installation.folder / "another-booth.log").read_text()
+    # What is wrong with the form is the visitor's.
+    answer = team.press(team.url, "not an address")
+    assert (answer.status_code, answer.json()["error"]) == (400, "invalid-address")
+    assert len(team.outbox()) == rows
 
 
 def test_a_ledger_that_is_killed_is_posted_to_again_and_records_once(team: Team) -> None:

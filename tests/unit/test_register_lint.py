@@ -1,9 +1,12 @@
 """Lint finds what is formally right and yet contradicts itself or the law."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from services.cli import app
 from shared.register import Register, lint, load
 from shared.register.read import read_files
 from shared.register.register import PACKAGED
@@ -80,6 +83,25 @@ def test_calls_need_a_proof_of_five_years() -> None:
     found = {(finding.code, finding.where) for finding in lint(Register.from_files(files))}
 
     assert ("phone-proof-too-short", "newsletter.purposes.newsletter-clicks/phone") in found
+
+
+def test_the_command_fails_for_what_needs_a_decision_and_not_for_what_deserves_a_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONSENT_LEDGER_REGISTER_DIR", str(tmp_path))
+    for name, content in read_files(PACKAGED).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    asked = CliRunner().invoke(app, ["register", "lint"])
+    assert asked.exit_code == 1
+    assert "warning authority-elsewhere" in asked.output
+
+    parties = tmp_path / "parties.toml"
+    parties.write_bytes(parties.read_bytes().replace(b'"DE-NW"', b'"DE-SN"'))
+    asked = CliRunner().invoke(app, ["register", "lint"])
+    assert asked.exit_code == 0, asked.output
+    assert "note no-fixed-end" in asked.output
+    assert "warning" not in asked.output
 
 
 def test_warnings_come_before_notes_and_are_one_line_each() -> None:
