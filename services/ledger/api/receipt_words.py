@@ -21,7 +21,7 @@ def erased_names(texts: Texts, statement: Statement) -> list[str] | None:
     data = statement.data
     match statement.type:
         case "ErasureOrdered":
-            return list(data.holders)
+            return [service(texts, name) for name in data.holders]
         case "DataErased":
             return [texts(key) if (key := f"receipt.erased.{name}") in texts else name for name in data.erased]
         case "ErasureHeld":
@@ -29,6 +29,11 @@ def erased_names(texts: Texts, statement: Statement) -> list[str] | None:
         case "ErasureCompleted":
             return []
     return None
+
+
+def service(texts: Texts, source: str) -> str:
+    """What a service of ours does, for people who do not know its name; of any other its name."""
+    return texts(key) if (key := f"receipt.services.{source}") in texts else source
 
 
 def kept_until(texts: Texts, of_one_erasure: Iterable[Statement]) -> str:

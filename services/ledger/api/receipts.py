@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from services.ledger import record as records
 from services.ledger import store
-from services.ledger.api.receipt_words import Said, erased_names, kept_until, moment
+from services.ledger.api.receipt_words import Said, erased_names, kept_until, moment, service
 from services.ledger.log.leaf import leaf_hash
 from services.ledger.proofs import receipt as receipts
 from services.ledger.proofs.history import Histories, History, Remaining
@@ -262,7 +262,7 @@ class Receipts:
             verifies=True,
             type=statement.type,
             overtaken=entry.overtaken,
-            source=statement.source,
+            source=service(texts, statement.source),
             erasure=statement.type in records.ERASURE_TYPES,
             kept_until=kept_until(texts, [statement, *others]),
             labels=erased if erased is not None else said.labels or [texts("receipt.lead.everything")],
@@ -274,6 +274,8 @@ class Receipts:
             recorded_at=moment(texts, from_millis(recorded_at)),
             method=getattr(data, "method", ""),
             software=data.software,
+            reason=getattr(data, "reason", ""),
+            by=data.by if statement.type == "ErasureOrdered" else "",
             notice=notice,
             ways_out=said.ways_out,
             index=entry.index,
@@ -299,11 +301,17 @@ class Receipts:
 
     def _other(self, texts: Texts, one: Statement, said: Said, keys: Mapping[str, str]) -> Mapping[str, object]:
         """A link to the receipt of another statement that the same key opens."""
-        same = one.data.register_version == said.data.register_version
+        titles = []
+        if one.type == "DataErased":
+            titles = [service(texts, one.source)]
+        elif getattr(one.data, "scope", None) == "everything":
+            titles = [texts("receipt.lead.everything")]
+        elif one.data.register_version == said.data.register_version:
+            titles = Said(said.snapshot, one.data, said.language).titles
         return {
             "type": one.type,
             "said_at": moment(texts, parse_rfc3339(one.time)),
-            "titles": Said(said.snapshot, one.data, said.language).titles if same else [],
+            "titles": titles,
             "link": f"/ledger/receipts/{one.id}?" + urlencode(keys),
         }
 

@@ -217,7 +217,8 @@ async def test_who_never_agreed_to_anything_has_receipts_of_the_erasure_and_then
         assert verify(answer.content, vkey_of_log) is not None
     page = await page_that_names(others[-1], installation.settings.ledger_url + link)
     assert others[0].id in page
-    assert "binnen eines Tages nach dem Abschluss" in page
+    assert "in der Regel binnen eines Tages nach dem Abschluss" in page
+    assert "Widerspruch (Art. 17 Abs. 1 lit. c DSGVO)" in page
 
     await end_labels(installation.ledger)
     await (await destroyer(installation.ledger)).step()

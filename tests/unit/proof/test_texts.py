@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 import pytest
 from starlette.requests import Request
 
+from services.erasure.domain import HOLDERS, SOURCE, Reason
 from services.ledger.api.receipts import HERE, Receipts
 from services.ledger.proofs.history import Remaining
 from services.ledger.proofs.receipt import RECEIPTED_TYPES, Snapshot
+from shared.events.types import Data
 from shared.pages import LANGUAGES, Pages
 from shared.register import load
 from tests.opt_in import OptIn
@@ -84,10 +87,10 @@ def test_a_page_leads_to_the_other_receipts_that_the_same_key_opens() -> None:
 
 
 @pytest.mark.parametrize(
-    ("of", "words"), [("erased", "the address"), ("ordered", "marketing"), ("completed", "nothing")]
+    ("of", "words"), [("erased", "the address"), ("ordered", "the mailing service"), ("completed", "nothing")]
 )
 def test_the_receipt_of_an_erasure_says_what_was_done(of: str, words: str) -> None:
-    html = page(of, "en").partition("<main")[2]
+    html = page(of, "en", others=False).partition("<main")[2]
     assert words in html
     assert PAGES.texts("en")("receipt.lead.everything") not in html
 
@@ -99,6 +102,21 @@ def test_the_receipts_of_an_erasure_say_until_when_they_open() -> None:
         # The longest of what was recorded, and not what the order said first.
         assert "It is kept until 14 May 2032" in words, of
         assert texts("receipt.keep.text") not in words
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_ground_of_an_order_and_every_holder_has_words(language: str) -> None:
+    texts = PAGES.texts(language)
+    assert all(f"receipt.reasons.{one}" in texts for one in get_args(Reason))
+    assert all(f"receipt.by.{one}" in texts for one in get_args(Data.model_fields["by"].annotation))
+    assert all(f"receipt.services.{one}" in texts for one in (*HOLDERS, SOURCE))
+
+
+def test_the_receipt_of_an_erasure_does_not_promise_that_nothing_is_left() -> None:
+    limit = PAGES.texts("en")("receipt.meaning.limits_erasure")
+    for of in ("ordered", "erased", "completed"):
+        assert limit in page(of, "en")
+    assert limit not in page("ended", "en")
 
 
 def test_the_page_of_an_order_says_that_the_completion_comes_and_stops_saying_so() -> None:
