@@ -124,7 +124,7 @@ def test_a_consent_that_a_thief_of_the_sources_key_states_is_no_evidence(notices
     assert (
         "has grade C, and that the holder of the address gave it is the word of newsletter alone" in report.conclusion
     )
-    missing = next(one for one in report.findings if "index 13" in one.text)
+    missing = next(one for one in report.findings if "at index 13 answers" in one.text)
     notices.by(Check.VERIFIER, f"step {missing.step}: {missing.text}", seconds)
 
 
