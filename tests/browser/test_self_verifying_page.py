@@ -115,6 +115,10 @@ def test_it_says_valid_and_shows_what_it_holds(reader: Visitor, tmp_path: Path, 
         software(),
         {"de": "kein späteres Wort dazu", "en": "no later word on it"}[language],
         {"de": "Spätestens da", "en": "There at the latest"}[language],
+        {"de": "4210 ms vor dem Knopf", "en": "4210 ms before the button"}[language],
+        {"de": "Vor der Antwort angekreuzt", "en": "Ticked before the answer"}[language],
+        "250 ok",
+        {"de": "nur das Wort des Betreibers", "en": "only the operator's word"}[language],
     ):
         assert word in shown
     assert story().token not in shown
@@ -123,6 +127,18 @@ def test_it_says_valid_and_shows_what_it_holds(reader: Visitor, tmp_path: Path, 
     assert not reader.complaints, reader.complaints
     page.click("header a")
     assert page.get_attribute("html", "lang") == {"de": "en", "en": "de"}[language]
+
+
+def test_a_request_that_nobody_confirmed_is_shown_with_its_mail(reader: Visitor, tmp_path: Path) -> None:
+    unconfirmed = OptIn()
+    unconfirmed.request()
+    unconfirmed.confirmation_mail()
+    page = opened(reader, tmp_path, page_of(aside(lambda: bundle(unconfirmed.material)), "en"))
+    page.wait_for_selector("main[data-verdict=valid]")
+    shown = page.inner_text("main")
+    assert "please open this link to confirm" in shown
+    assert "There is no confirmation here." in shown
+    assert unconfirmed.token not in shown
 
 
 def test_its_key_is_compared_with_one_from_elsewhere(reader: Visitor, tmp_path: Path) -> None:

@@ -224,10 +224,12 @@ class Evidence:
     async def _effects(
         self, statements: Sequence[Statement], authorization: str
     ) -> dict[str, Sequence[Mapping[str, Any]]]:
-        """When each restriction took effect, as far as marketing has noted it and this caller may know."""
+        """When each restriction took effect, as far as marketing has noted it and this caller may know. Of one about
+        which nobody says anything there is an empty list: left out, it would look as if nobody had been asked."""
         effects: dict[str, Sequence[Mapping[str, Any]]] = {}
         for statement in statements:
             if statement.type in RESTRICTIVE:
+                effects[statement.id] = []
                 try:
                     answer = await self.others.marketing.get(
                         f"/marketing/effects/{statement.id}", headers={"Authorization": authorization}

@@ -416,7 +416,7 @@ class Document:
         if not rows:
             return [_text(t("withdrawals.none"))]
         head = [t(f"withdrawals.{name}") for name in ("index", "what", "time", "recorded", "by", "effect")]
-        return [_table(head, [0, 2, 3, 3, 2, 4], rows)]
+        return [_table(head, [0, 2, 3, 3, 2, 4], rows), _text(t("withdrawals.systems"))]
 
     def _effect(self, one: Recorded) -> str:
         t = self.texts
@@ -429,7 +429,7 @@ class Document:
             words = "withdrawals.effect_sending" if sending else "withdrawals.effect_at"
             at = self._time(system["applied_at"], short=True)
             told.append(t(words, system=system["system"], at=at, messages=sending))
-        return "; ".join(told)
+        return "; ".join(told) or t("withdrawals.effect_unsaid")
 
     def _process(self) -> list[Block]:
         t = self.texts

@@ -88,7 +88,6 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
       normalised: ["Adresse, vereinheitlicht", "Address, normalised"],
       given: ["Eingewilligt", "Consent given"],
       withdrawn: ["Widerrufen", "Withdrawn"],
-      effect: ["Wirksam in {system} (Angabe des Betreibers)", "In effect in {system} (operator's word)"],
       basis: ["Rechtsgrundlage", "Legal basis"],
       requested: ["Angefragt", "Requested"],
       uses: ["Nutzungen", "Uses"],
@@ -111,12 +110,96 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
       button: ["Beschriftung der Schaltfläche", "Words on the button"],
       box: ["Worte am Kästchen", "Words beside the box"],
     },
-    request: {
-      title: ["Was dabei aufgezeichnet wurde", "What was recorded along with it"],
-      text: [
-        "Angaben, die verschlüsselt aufbewahrt und für diesen Nachweis geöffnet wurden.",
-        "Details that are kept encrypted and were opened for this evidence.",
+    sealed: ["nicht geöffnet: gelöscht, oder der Schlüssel wurde nicht herausgegeben", "not opened: erased, or the key was not disclosed"],
+    time: ["Zeit (Uhr des Betreibers)", "Time (operator's clock)"],
+    agent: ["Browser (Angabe des Browsers)", "Browser (by its own word)"],
+    person: {
+      title: ["Adresse", "Address"],
+      missing: ["Die Anfrage, in der die Adresse steht, ist hier nicht enthalten.", "The request that holds the address is not here."],
+    },
+    form: {
+      title: ["Zustand des Formulars und Zwecke", "State of the form, and purposes"],
+      lead: [
+        "Vor der Antwort hat der Betreiber unterschrieben, was das Formular zeigt (Stelle {index}).",
+        "Before anybody answered, the operator signed what the form shows (place {index}).",
       ],
+      box: ["Kästchen", "Box"],
+      purpose: ["Zweck und Weg", "Purpose and channel"],
+      before: ["Vor der Antwort angekreuzt", "Ticked before the answer"],
+      after: ["Angekreuzt zurückgesandt", "Came back ticked"],
+      verified: [
+        "Die Unterschrift ist geprüft und stimmt mit dem gezeigten Text überein.",
+        "The signature is checked and agrees with the text that was shown.",
+      ],
+      unverified: [
+        "Die Unterschrift ist hier nicht geprüft; die Angaben zählen nicht für den Beweisgrad.",
+        "The signature is not checked here; it does not count for the grade.",
+      ],
+      missing: ["Eine unterschriebene Angabe über das Formular gibt es nicht.", "There is no signed word about the form."],
+      separate: [
+        "Jeder Zweck ist eine eigene Aussage mit einem eigenen Kästchen; hier geht es nur um den oben genannten.",
+        "Each purpose is a statement of its own with a box of its own; this is only about the one named above.",
+      ],
+    },
+    request: {
+      title: ["Anfrage", "Request"],
+      missing: ["Eine Anfrage ist hier nicht enthalten.", "There is no request here."],
+      expires: ["Link gültig bis", "Link valid until"],
+      form: ["Stand des Formulars (Hashwert)", "Version of the form (hash)"],
+    },
+    token: {
+      title: ["Verbindung von E-Mail und Anfrage", "What ties mail and request together"],
+      text: [
+        "Der Link der E-Mail enthält eine zufällige Zeichenfolge. Gespeichert ist nur ihr Hashwert; er steht in der Anfrage, bevor die E-Mail ging.",
+        "The link in the mail has a random token in it. Only its hash is stored; it stands in the request, before the mail left.",
+      ],
+      hash: ["Hashwert der Zeichenfolge", "Hash of the token"],
+      bound: ["Gebunden an", "Bound to"],
+      to: ["Anfrage {index}, Text {notice}…, Zweck {purpose}", "request {index}, text {notice}…, purpose {purpose}"],
+      until: ["Einmal zu gebrauchen, bis", "Works once, until"],
+    },
+    confirm: {
+      title: ["Bestätigung", "Confirmation"],
+      missing: ["Eine Bestätigung ist hier nicht enthalten.", "There is no confirmation here."],
+      text: [
+        "Die Bestätigung ist ein eigener Knopfdruck auf der Seite hinter dem Link (HTTP POST).",
+        "The confirmation is a press of a button of its own on the page behind the link (HTTP POST).",
+      ],
+      gets: [
+        "Aufrufe des Links (HTTP GET), wie sie auch Virenprüfer machen, zeigen nur die Seite und ändern nichts: Sie sind keine Handlung. Der Aufruf, von dessen Seite der Knopfdruck kam, ist bei ihm aufgeführt, nach Angabe des Betreibers; andere hinterlassen nichts, was aufgeführt werden könnte.",
+        "Opening the link (HTTP GET), as virus scanners do, too, only shows the page and changes nothing: it is no act. The opening whose page brought the button's press is listed with it, by the operator's word; others leave nothing that could be listed.",
+      ],
+      act: ["Handlung", "Act"],
+      fetched: ["Davor, keine Handlung: Seite abgerufen (GET)", "Before it, no act: page fetched (GET)"],
+      before: ["{at}; {ms} ms vor dem Knopf", "{at}; {ms} ms before the button"],
+      notFetched: ["nicht bekannt: Der Knopfdruck brachte es nicht mit", "not known: the press did not bring it along"],
+    },
+    withdrawals: {
+      title: ["Widerrufe und Ablehnungen", "Withdrawals and refusals"],
+      none: ["Weder ein Widerruf noch eine Ablehnung ist aufgezeichnet.", "Neither a withdrawal nor a refusal is recorded."],
+      effect: ["Wirkte im System (Angabe des Betreibers)", "Took effect in (operator's word)"],
+      sending: ["unterwegs waren: {messages}", "on their way were: {messages}"],
+      unsaid: [
+        "kein System hatte es vermerkt, als diese Datei entstand, oder es war nicht zu erreichen",
+        "no system had noted it when this file was made, or it could not be asked",
+      ],
+      systems: [
+        "Marketing, das die Ausgaben versendet, vermerkt jeden Widerruf, sobald es danach nichts mehr zulässt. Der Newsletter-Dienst hält Wartendes mit der Aussage an, die er selbst macht (Quelle newsletter), also zu deren Zeit. Die Liste derer, denen nicht geschrieben werden darf, hält für den einzelnen Widerruf keine Zeit fest.",
+        "Marketing, which sends the issues, notes each withdrawal when it refuses from then on. The newsletter stops what waits with the statement that it makes itself (source newsletter), so at that time. The list of whom nobody may write to keeps no time for a single withdrawal.",
+      ],
+    },
+    besides: ["Was sonst noch dabei aufgezeichnet wurde", "What else was recorded along with it"],
+    closed: {
+      title: ["Was nicht geöffnet ist", "What is not opened"],
+      none: ["Alle versiegelten Teile sind geöffnet.", "All sealed parts are opened."],
+      text: ["Diese Teile gab es; ihr Inhalt wurde gelöscht, oder ihr Schlüssel nicht herausgegeben:", "These parts existed; their content was erased, or their key not disclosed:"],
+    },
+    codes: {
+      form: ["Formular", "form"],
+      "double-opt-in": ["Knopf auf der Seite hinter dem Link (Double-Opt-in)", "button on the page behind the link (double opt-in)"],
+      "one-click": ["Abmelde-Schaltfläche des E-Mail-Programms", "unsubscribe button of the mail program"],
+      link: ["Abmeldelink", "unsubscribe link"],
+      erasure: ["Löschung", "erasure"],
     },
     mail: {
       title: ["Die Bestätigungs-E-Mail", "The confirmation mail"],
@@ -125,6 +208,15 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
       subject: ["Betreff", "Subject"],
       date: ["Datum", "Date"],
       id: ["Message-ID", "Message-ID"],
+      missing: ["Eine Bestätigungs-E-Mail ist hier nicht enthalten.", "There is no confirmation mail here."],
+      handed: ["Übergabe an den Mailserver", "Handed to the mail server"],
+      outcome: ["Ergebnis", "Outcome"],
+      answer: ["Antwort des Mailservers", "Answer of the mail server"],
+      outcomes: {
+        accepted: ["vom Mailserver angenommen", "accepted by the mail server"],
+        refused: ["vom Mailserver abgelehnt", "refused by the mail server"],
+        unknown: ["unbekannt", "unknown"],
+      },
       dkim: ["DKIM-Signatur", "DKIM signature"],
       signed: ["{domain}, Selektor {selector}", "{domain}, selector {selector}"],
       unsigned: ["nicht gegen einen Schlüssel geprüft", "not checked against a key"],
@@ -142,7 +234,21 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
       no: ["nein", "no"],
     },
     all: {
-      title: ["Alle Aussagen", "All statements"],
+      title: ["Stellung im Protokoll", "Place in the log"],
+      root: ["Wurzel des Protokolls", "Root of the log"],
+      pin: ["Fingerabdruck des Schlüssels der Adresse (Pin)", "Fingerprint of the address's key (pin)"],
+      witnesses: ["Weitere Unterschriften unter dem Stand", "Further signatures on this state"],
+      witness: ["{name} um {at} (hier nicht beurteilt)", "{name} at {at} (not judged here)"],
+      alone: [
+        "keine: Für die Zeit dieses Standes steht hier nur das Wort des Betreibers",
+        "none: for the time of this state there is only the operator's word here",
+      ],
+      stamps: ["Zeitstempel nach RFC 3161", "Time-stamps by RFC 3161"],
+      stamp: [
+        "um {at} waren die ersten {size} Einträge da, nach dem Wort einer Stelle, deren Unterschrift hier nicht beurteilt wird",
+        "by {at} the first {size} entries were there, by the word of an authority whose signature is not judged here",
+      ],
+      unstamped: ["keiner in dieser Datei", "none in this file"],
       index: ["Stelle", "Place"],
       recorded: ["Aufgezeichnet", "Recorded"],
       what: ["Aussage", "Statement"],
@@ -178,10 +284,11 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
           "dass die Uhr des Betreibers richtig ging: die Zeiten sind seine Angabe,",
           "that the operator's clock was right: the times are their word,",
         ],
-        [
-          "ob unter einer anderen Adresse derselben Person etwas anderes gesagt wurde. Bloßes Öffnen eines Links ist keine Handlung und wird nicht als Aussage aufgezeichnet.",
-          "whether something else was said under another address of the same person. Merely opening a link is no act and is not recorded as a statement.",
-        ],
+        ["ob unter einer anderen Adresse derselben Person etwas anderes gesagt wurde.", "whether something else was said under another address of the same person."],
+      ],
+      label: [
+        "In der Datei (proofs/latest.json) steht ein Schlüssel, mit dem sich alle Einträge dieser Adresse im Protokoll finden, aber nicht lesen lassen; der Schlüssel der Adresse selbst ist es nicht.",
+        "In the file (proofs/latest.json) is a key with which all entries of this address can be found in the log, but not read; it is not the address's own key.",
       ],
     },
     save: {
@@ -363,14 +470,15 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
 
   function content(texts, report) {
     return [
-      summary(texts, report), keySection(texts, report), notices(texts, report), requestSection(texts, report),
-      ...mails(texts, report), uses(texts, report), everything(texts, report), limits(texts),
+      summary(texts, report), keySection(texts, report), person(texts, report), notices(texts, report),
+      formSection(texts, report), requestSection(texts, report), ...mails(texts, report), token(texts, report),
+      confirmation(texts, report), everything(texts, report), uses(texts, report), withdrawals(texts, report),
       section("process", texts.process.title, make("p", {}, texts.process.text),
         make("ul", {}, [...report.registers.keys()].map((version) => make("li", {}, make("code", {}, version)))),
         make("p", {}, texts.process.software),
         make("ul", {}, ConsentLedger.statedBy(report.recorded).map(([name, where]) =>
           make("li", {}, name ? make("code", {}, name) : texts.process.unnamed, ` (${fill(texts.process.places, { where })})`)))),
-      save(texts, report),
+      ...besides(texts, report), closed(texts, report), limits(texts, report), save(texts, report),
     ];
   }
 
@@ -410,7 +518,6 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
         [texts.facts.basis, article ? [words(article), ...(purpose?.norms ?? []).map(words)].join("; ") : ""],
         [texts.facts.uses, String(ofType(report, "ConsentUsed").length)],
         [texts.facts.withdrawn, withdrawn.length ? moment(withdrawn.at(-1).event.recordedAt) : ""],
-        ...report.effective.map((one) => [fill(texts.facts.effect, { system: one.system }), one.appliedAt]),
         [texts.facts.as_of, moment(report.checkpoint.at * 1000n)],
         [texts.facts.size, String(report.size)],
         [texts.facts.log, report.origin],
@@ -455,26 +562,137 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
   /* The part that asks: everything up to the button. */
   const upToTheButton = ({ blocks }) => blocks.slice(0, blocks.findIndex((block) => block.startsWith("[>]")) + 1).join("\n\n");
 
+  const requestsOf = (report) => ofType(report, "ConsentRequested");
+  const isOpened = (report, one) => report.opened.has(`${one.statement.id} evidence`);
+  const said = (texts, report, one, name) => (isOpened(report, one) ? json(report, one.statement, "evidence")[name] : texts.sealed);
+  const exactly = (time) => make("time", { datetime: time }, time.replace("T", " ").replace("Z", " UTC"));
+  const coded = (texts, name) => texts.codes[name] ?? name;
+
+  function person(texts, report) {
+    const requests = requestsOf(report);
+    return section("person", texts.person.title, requests.length ? null : make("p", {}, texts.person.missing),
+      requests.map((one) => facts([
+        [texts.all.index, String(one.index)],
+        [texts.facts.address, said(texts, report, one, "address")],
+        [texts.facts.normalised, said(texts, report, one, "normalised")],
+      ])));
+  }
+
+  function formSection(texts, report) {
+    const requests = requestsOf(report);
+    const asked = (one, box) => requests.some((other) => other.statement.data.act === one.statement.data.act
+      && other.statement.data.purpose === box.purpose && other.statement.data.channel === box.channel);
+    return section("form", texts.form.title, requests.map((one) => {
+      const claims = report.served.get(one.statement.id);
+      if (claims === undefined) return make("p", {}, one.statement.data.served ? texts.form.unverified : texts.form.missing);
+      const rows = claims.purposes.map((box) => {
+        const mine = box.purpose === report.purpose && box.channel === report.channel;
+        const after = mine ? (asked(one, box) ? texts.uses.yes : texts.uses.no) : "–";
+        return [box.label, `${box.purpose}/${box.channel}`, box.default ? texts.uses.yes : texts.uses.no, after];
+      });
+      return make("div", {}, make("p", {}, fill(texts.form.lead, { index: one.index })),
+        table(texts.form.title, [texts.form.box, texts.form.purpose, texts.form.before, texts.form.after], rows),
+        facts([[texts.notice.button, claims.button]]), make("p", {}, texts.form.verified));
+    }), requests.length ? null : make("p", {}, texts.form.missing), make("p", {}, texts.form.separate));
+  }
+
   function requestSection(texts, report) {
-    const parts = [];
-    for (const one of report.recorded) {
-      for (const compartment of Object.keys(one.statement.data.sealed ?? {}).filter((name) => name !== "brief")) {
-        const pairs = Object.entries(json(report, one.statement, compartment)).map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)]);
-        if (pairs.length) parts.push(make("h3", {}, `${texts.types[one.statement.type] ?? one.statement.type} · ${one.index}`), facts(pairs));
-      }
-    }
-    return section("request", texts.request.title, make("p", {}, texts.request.text), parts);
+    const requests = requestsOf(report);
+    return section("request", texts.request.title, requests.length ? null : make("p", {}, texts.request.missing),
+      requests.map((one) => facts([
+        [texts.all.index, String(one.index)],
+        [texts.time, exactly(one.statement.time)],
+        [texts.all.recorded, moment(one.event.recordedAt)],
+        [texts.all.how, coded(texts, one.statement.data.method)],
+        [texts.request.expires, exactly(one.statement.data.expires_at)],
+        [texts.agent, said(texts, report, one, "user_agent")],
+        [texts.request.form, said(texts, report, one, "form_version")],
+      ])));
   }
 
   function mails(texts, report) {
-    return report.given.filter((one) => one.mail).map(({ one, mail }) => section(`mail-${one.index}`, texts.mail.title,
+    if (report.mails.length === 0) return [section("mail", texts.mail.title, make("p", {}, texts.mail.missing))];
+    return report.mails.map(({ sent, mail }) => section(`mail-${sent.index}`, texts.mail.title,
       facts([
-        [texts.mail.from, mail.only("from")], [texts.mail.to, mail.only("to")], [texts.mail.subject, encodedWords(mail.only("subject"))],
-        [texts.mail.date, mail.only("date")], [texts.mail.id, mail.only("message-id")],
-        [texts.mail.dkim, mail.signed ? fill(texts.mail.signed, mail.signed) : texts.mail.unsigned],
+        [texts.all.index, String(sent.index)],
+        [texts.mail.id, sent.statement.data.message_id],
+        [texts.mail.handed, exactly(sent.statement.time)],
+        [texts.mail.outcome, texts.mail.outcomes[sent.statement.data.outcome]],
+        [texts.mail.answer, isOpened(report, sent) ? smtp(json(report, sent.statement, "evidence")) : texts.sealed],
+        ...(mail === null ? [] : [
+          [texts.mail.from, mail.only("from")], [texts.mail.to, mail.only("to")],
+          [texts.mail.subject, encodedWords(mail.only("subject"))], [texts.mail.date, mail.only("date")],
+          [texts.mail.dkim, mail.signed ? fill(texts.mail.signed, mail.signed) : texts.mail.unsigned],
+        ]),
       ]),
-      make("div", { class: "letter" }, masked(mail.text)),
-      make("p", { class: "hint" }, texts.mail.masked)));
+      ...(mail === null ? [make("p", {}, texts.sealed)]
+        : [make("div", { class: "letter" }, masked(mail.text)), make("p", { class: "hint" }, texts.mail.masked)])));
+  }
+
+  const smtp = (evidence) => `${evidence.smtp_code ?? ""} ${evidence.smtp_answer ?? ""}`.trim();
+
+  function token(texts, report) {
+    return section("token", texts.token.title, make("p", {}, texts.token.text), requestsOf(report).map(({ index, statement: { data } }) => facts([
+      [texts.token.hash, make("code", {}, data.token_hash)],
+      [texts.token.bound, fill(texts.token.to, { index, notice: data.notice.hash.slice(0, 16), purpose: `${report.purpose}/${report.channel}` })],
+      [texts.token.until, exactly(data.expires_at)],
+    ])));
+  }
+
+  function confirmation(texts, report) {
+    return section("confirm", texts.confirm.title,
+      make("p", {}, report.given.length ? texts.confirm.text : texts.confirm.missing), make("p", {}, texts.confirm.gets),
+      report.given.map(({ one, grade }) => facts([
+        [texts.all.index, String(one.index)],
+        [texts.time, exactly(one.statement.time)],
+        [texts.all.recorded, moment(one.event.recordedAt)],
+        [texts.confirm.act, coded(texts, one.statement.data.method)],
+        [texts.confirm.fetched, isOpened(report, one) ? fetched(texts, one, said(texts, report, one, "page_fetched_at")) : texts.sealed],
+        [texts.agent, said(texts, report, one, "user_agent")],
+        [texts.state.grade, `${grade}${one.overtaken ? ` (${texts.overtaken})` : ""}`],
+      ])));
+  }
+
+  function fetched(texts, one, at) {
+    if (typeof at !== "string" || Number.isNaN(Date.parse(at))) return texts.confirm.notFetched;
+    return fill(texts.confirm.before, { at: at.replace("T", " ").replace("Z", " UTC"), ms: Date.parse(one.statement.time) - Date.parse(at) });
+  }
+
+  function withdrawals(texts, report) {
+    const restrictive = new Set(["ConsentRefused", "ConsentWithdrawn", "ConsentRevoked", "ConsentExpired", "ConsentInvalidated", "ObjectionRaised", "RestrictionSet"]);
+    const found = report.recorded.filter((one) => restrictive.has(one.statement.type));
+    if (found.length === 0) return section("withdrawals", texts.withdrawals.title, make("p", {}, texts.withdrawals.none));
+    const rows = found.map((one) => {
+      const noted = report.effective.filter(({ index }) => index === String(one.index));
+      const effect = noted.map(({ system, appliedAt, inTransmission }) => `${system}: ${appliedAt.replace("T", " ").replace("Z", " UTC")}`
+        + (inTransmission.length ? `; ${fill(texts.withdrawals.sending, { messages: inTransmission.join(", ") })}` : ""));
+      const by = [texts.by[one.statement.data.by], coded(texts, one.statement.data.method ?? "")].filter(Boolean).join(", ");
+      return [String(one.index), texts.types[one.statement.type] ?? one.statement.type, exactly(one.statement.time),
+        moment(one.event.recordedAt), by, effect.join("; ") || texts.withdrawals.unsaid];
+    });
+    const { all } = texts;
+    return section("withdrawals", texts.withdrawals.title,
+      table(texts.withdrawals.title, [all.index, all.what, texts.time, all.recorded, all.how, texts.withdrawals.effect], rows),
+      make("p", {}, texts.withdrawals.systems));
+  }
+
+  /* What other collectors seal has names of their own: shown as it stands. */
+  function besides(texts, report) {
+    const shown = new Set(["address", "normalised", "language", "token_hash", "user_agent", "form_version", "page_fetched_at", "smtp_code", "smtp_answer"]);
+    const found = report.recorded.filter((one) => isOpened(report, one)).map((one) => [one, Object.entries(json(report, one.statement, "evidence"))
+      .filter(([name]) => !shown.has(name)).map(([name, value]) => [name, typeof value === "string" ? value : JSON.stringify(value)])])
+      .filter(([, pairs]) => pairs.length);
+    return found.length === 0 ? [] : [section("besides", texts.besides,
+      found.map(([one, pairs]) => [make("h3", {}, `${texts.types[one.statement.type] ?? one.statement.type} · ${one.index}`), facts(pairs)]).flat())];
+  }
+
+  function closed(texts, report) {
+    const parts = report.recorded.flatMap((one) => [
+      ...Object.keys(one.statement.data.sealed ?? {}), ...(one.statement.data.attachments ?? []).map(({ compartment }) => compartment),
+    ].filter((name) => !report.opened.has(`${one.statement.id} ${name}`))
+      .map((name) => `${one.index}, ${texts.types[one.statement.type] ?? one.statement.type}: ${name}`));
+    return section("closed", texts.closed.title, make("p", {}, parts.length ? texts.closed.text : texts.closed.none),
+      parts.length ? make("ul", {}, parts.map((part) => make("li", {}, part))) : null);
   }
 
   /* Without what would let a reader press the person's buttons: the key in a link. */
@@ -498,6 +716,8 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
       : table(texts.uses.title, [texts.all.index, texts.all.recorded, texts.uses.message, texts.uses.covered], rows));
   }
 
+  const hexOf = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+
   function everything(texts, report) {
     const rows = report.recorded.map((one) => [
       String(one.index), moment(one.event.recordedAt),
@@ -505,11 +725,19 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
       texts.by[one.statement.data.by] ?? "", one.statement.data.method ?? one.statement.data.kind ?? "",
     ]);
     const { all } = texts;
-    return section("all", all.title, table(all.title, [all.index, all.recorded, all.what, all.by, all.how], rows));
+    const others = report.others.map(({ name, at }) => fill(all.witness, { name, at: at === null ? "?" : moment(at).textContent }));
+    const stamps = report.stamps.map(({ size, at }) => fill(all.stamp, { size, at: moment(at).textContent }));
+    return section("all", all.title, table(all.title, [all.index, all.recorded, all.what, all.by, all.how], rows), facts([
+      [all.root, make("code", {}, hexOf(report.checkpoint.root))],
+      [all.pin, make("code", {}, report.recorded[0].pin)],
+      [all.witnesses, others.join("; ") || all.alone],
+      [all.stamps, stamps.join("; ") || all.unstamped],
+    ]));
   }
 
-  function limits(texts) {
-    return section("limits", texts.limits.title, make("ul", {}, texts.limits.items.map((item) => make("li", {}, item))),
+  function limits(texts, report) {
+    const items = [...texts.limits.items, ...(report.latestProven ? [texts.limits.label] : [])];
+    return section("limits", texts.limits.title, make("ul", {}, items.map((item) => make("li", {}, item))),
       make("p", { class: "notice" }, texts.private));
   }
 

@@ -1450,12 +1450,14 @@ const ConsentLedger = (() => {
       this.opened = new Map();
       this.notices = new Map();
       this.registers = new Map();
-      this.served = new Set();
+      this.served = new Map();
       this.stamps = [];
       this.latestProven = false;
       this.given = [];
       this.uncovered = [];
       this.effective = [];
+      this.mails = [];
+      this.others = [];
     }
 
     async verify() {
@@ -1470,6 +1472,32 @@ const ConsentLedger = (() => {
       await this.step7();
       this.found(8, ...tokens);
       await this.step9();
+      await this.beside();
+    }
+
+    /* What is shown though no step rests on it: the mails of each request, also of one that nobody confirmed, and who
+       else signed the checkpoint. What cannot be read is shown as that. */
+    async beside() {
+      const requests = new Set(this.recorded.filter((one) => one.statement.type === "ConsentRequested").map((one) => one.statement.id));
+      const keys = await parseDkimKeys(7, this.file(7, "dkim-keys.json"));
+      for (const sent of this.recorded.filter((one) => one.statement.type === "MessageSent")) {
+        if (!sent.statement.data.follows?.some((one) => requests.has(one))) continue;
+        const name = (sent.statement.data.attachments ?? []).filter((one) => one.media_type === "message/rfc822")
+          .map((one) => `${sent.statement.id} ${one.compartment}`).find((one) => this.opened.has(one));
+        let mail = null;
+        try {
+          if (name !== undefined) mail = parseMail(7, this.opened.get(name));
+          if (mail !== null) mail = { ...mail, signed: await verifyDkim(7, mail, keys) };
+        } catch {
+          if (mail !== null) mail = { ...mail, signed: null };
+        }
+        this.mails.push({ sent, mail });
+      }
+      for (const line of parseNote(2, this.note).signatures) {
+        if (line.name === this.origin || line.name === `${this.origin}/fresh`) continue;
+        const seconds = line.signature.length > 8 ? readU64(line.signature, 0) : 0n;
+        this.others.push({ name: line.name, at: seconds < 253402300800n ? seconds * 1000n : null });
+      }
     }
 
     found(step, en, de) {
@@ -1836,7 +1864,7 @@ const ConsentLedger = (() => {
           continue;
         }
         holdAgainst(8, claims, one, this.noticeOf(one));
-        this.served.add(one.statement.id);
+        this.served.set(one.statement.id, claims);
       }
       const missing = unproven === 0 ? ["", ""] : [`; the key of ${unproven} more is not here, so they do not count`, `; der Schlüssel von ${unproven} weiteren ist nicht hier, sie zählen nicht`];
       return [

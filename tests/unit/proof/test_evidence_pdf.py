@@ -165,6 +165,13 @@ def test_a_withdrawal_says_where_and_when_it_took_effect() -> None:
     assert "marketing: 2026-11-22 13:02:31.456 UTC" in section("en", 10, (verified(packed, story), packed))
 
 
+def test_a_withdrawal_of_which_no_system_could_say_anything_says_that() -> None:
+    story = OptIn().play()
+    withdrawal = story.world.statements[story.indexes["withdrawn"]].id
+    packed = bundle(replace(story.material, effects={withdrawal: []}))
+    assert "or it could not be asked" in section("en", 10, (verified(packed, story), packed))
+
+
 def test_a_request_that_nobody_confirmed_is_printed_as_one() -> None:
     story = OptIn()
     story.request()

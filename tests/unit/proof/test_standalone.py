@@ -271,6 +271,7 @@ def test_both_accept_and_hold_the_effects_of_a_withdrawal_against_the_bundle() -
     made = files_of(replace(story().material, effects=effects))
     name = named(made, "effects/")
     assert verdicts(mended(made)) == ("", "")
+    assert verdicts(mended(with_json(made, name, lambda one: {**one, "systems": []}))) == ("", "")
     assert verdicts(mended(with_json(made, name, lambda one: {**one, "statement": story().given}))) == ("9", "9")
     assert verdicts(mended({**files(), "effects/1.json": made[name]})) == ("9", "9")
 
