@@ -410,7 +410,8 @@ class Document:
             if one.statement.type not in RESTRICTIVE:
                 continue
             data = one.statement.data
-            by = ", ".join(self._coded(one) for one in (data.by, getattr(data, "method", "")) if one)
+            by = ", ".join(self._coded(name) for name in (data.by, getattr(data, "method", "")) if name)
+            by = f"{by} ({one.statement.source})"
             time, recorded = self._time(one.statement.time, short=True), self._recorded(one, short=True)
             rows.append([str(one.index), self._type(one), time, recorded, by, self._effect(one)])
         if not rows:

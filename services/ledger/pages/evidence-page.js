@@ -668,7 +668,7 @@ nobody, keeps nothing, and says "not checked" until this has run to its end. */
         + (inTransmission.length ? `; ${fill(texts.withdrawals.sending, { messages: inTransmission.join(", ") })}` : ""));
       const by = [texts.by[one.statement.data.by], coded(texts, one.statement.data.method ?? "")].filter(Boolean).join(", ");
       return [String(one.index), texts.types[one.statement.type] ?? one.statement.type, exactly(one.statement.time),
-        moment(one.event.recordedAt), by, effect.join("; ") || texts.withdrawals.unsaid];
+        moment(one.event.recordedAt), `${by} (${one.statement.source})`, effect.join("; ") || texts.withdrawals.unsaid];
     });
     const { all } = texts;
     return section("withdrawals", texts.withdrawals.title,
