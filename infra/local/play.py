@@ -10,7 +10,7 @@ from infra.local.screen import Broken, Screen
 from infra.local.story import Story
 
 
-def play(installation: Installation, screen: Screen, *, receipt_within: float = 1.0) -> bool:
+def play(installation: Installation, screen: Screen, *, receipt_within: float = 10.0) -> bool:
     """The whole story; False if a check did not hold. `receipt_within` is seconds from the click to the receipt."""
     story = Story(installation, screen, receipt_within=receipt_within)
     chapters = (

@@ -50,7 +50,7 @@ class Story:
     confirmed_at: float = 0.0
     consented_at: str = ""
     """A moment at which consent held."""
-    receipt_within: float = 1.0
+    receipt_within: float = 10.0
 
     @property
     def base(self) -> str:
