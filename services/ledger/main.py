@@ -231,6 +231,7 @@ async def open_seal(settings: Settings) -> Running:
             notice_keys,
             settings.signer_dir,
             _authority(settings) if settings.timestamp_url else None,
+            policy,
         )
         checking = RunningCheck(shard, check_db, trusted, publisher_db.listen("ledger_sealed"), utc_now)
         tasks[f"ledger.check.{shard}"] = checking.run

@@ -12,6 +12,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from services.ledger.reader.authority import Authority
+from services.ledger.reader.policy import Policy
 
 _LONGEST_REST_SECONDS: Final = 1.0
 
@@ -50,6 +51,8 @@ class Trusted:
     signer_dir: Path | None = None
     authority: Authority | None = None
     """Whose timestamps of checkpoints are believed."""
+    witnesses: Policy | None = None
+    """Whose cosignatures are believed; None if that is not known here."""
 
 
 class Pace:

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from services.ledger import store
 from services.ledger.integrity import erasures, people
 from services.ledger.integrity.beside import attachments_behind, check_rejects
+from services.ledger.integrity.cosignatures import Cosignatures
 from services.ledger.integrity.finding import Finding, Pace, Trusted
 from services.ledger.integrity.leaves import Leaves, TreeAlone, resume
 from services.ledger.integrity.numbers import Numbers, check_numbers, take_for_granted
@@ -45,6 +46,7 @@ _LEAVES_AT_ONCE: Final = 500
 _CHECKPOINTS_AT_ONCE: Final = 1000
 _SUBJECTS_AT_ONCE: Final = 50
 _ATTACHMENTS_AT_ONCE: Final = 8
+_COSIGNED_AT_ONCE: Final = 100
 _AGAIN_SECONDS: Final = 60.0
 
 log = logs.logger("check")
@@ -183,6 +185,7 @@ class Tail:
         self._db = db
         self._moved = Signal()
         self._signatures = Signatures(trusted, log_row)
+        self._witnesses = trusted.witnesses
         self.ring = KeyRing(trusted.keks, log_row["origin"])
         restrictions = Restrictions(complete=False)
         self._statements = Statements(self.shard, trusted, self.ring, restrictions, numbers)
@@ -261,11 +264,20 @@ class Tail:
         )
         self._replay.roots.clear()
         found += await self._signatures.check_served(self._db)
+        if self._witnesses and self._witnesses.witnesses:
+            found += await self._cosigned(before)
         if not self.stopped:
             found += await check_numbers(
                 self._db, self.shard, self._replay.size, self._numbers, self._pace, unread=False, everything=True
             )
         return found
+
+    async def _cosigned(self, before: int) -> list[Finding]:
+        """What has come since the last step, of a witness that answers within one; the rest is the sweep's."""
+        cosignatures = Cosignatures(self.shard, self._witnesses)
+        wrong = await cosignatures.check_policies(self._db)
+        wrong += (await cosignatures.check_behind(self._db, before - 1, _COSIGNED_AT_ONCE))[0]
+        return wrong + await cosignatures.check_newest(self._db)
 
 
 class _Kept(NamedTuple):
@@ -317,6 +329,8 @@ class Sweep:
             await self._pace.rest()
         self._pace.begin()
         yield await self._outside_the_log()
+        async for found in self._cosigned():
+            yield found
         last: bytes | None = b""
         while self.shard == 0 and last is not None:
             self._pace.begin()
@@ -375,6 +389,17 @@ class Sweep:
     async def _outside_the_log(self) -> list[Finding]:
         wrong = await wrong_stamps(self._db, self.shard, self._trusted.authority, self._pace)
         return wrong + await check_rejects(self._db, self.shard, self._pace)
+
+    async def _cosigned(self) -> AsyncIterator[list[Finding]]:
+        cosignatures, last = Cosignatures(self.shard, self._trusted.witnesses), False
+        wrong = await cosignatures.check_policies(self._db)
+        while not last:
+            self._pace.begin()
+            more, last = await cosignatures.check_behind(self._db, cosignatures.size, _COSIGNED_AT_ONCE)
+            wrong += more if not last else more + await cosignatures.check_newest(self._db)
+            yield wrong
+            wrong = []
+            await self._pace.rest()
 
 
 class _Stopped(Exception):

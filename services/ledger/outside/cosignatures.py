@@ -26,6 +26,24 @@ async def keep_witnesses(db: Queries, shard: int, names: Mapping[str, str]) -> d
     return {row["key"]: row["size"] for row in rows}
 
 
+async def keep_policy(db: Queries, shard: int, policy: str, *, asks: bool) -> None:
+    """Note by which policy cosignatures are enough from now on, if it is another than before; none at all is not noted
+    where there never was one."""
+    await db.execute(
+        """insert into witness_policy (shard, number, policy, since)
+           select $1, coalesce(n.number, 0) + 1, $2,
+                  case when n.number is null and not exists (select from cosignature where shard = $1) then 0
+                       else (select coalesce(max(size), 0) from checkpoint where shard = $1) end
+           from (values (0)) one
+                left join (select number, policy from witness_policy where shard = $1
+                           order by number desc limit 1) n on true
+           where n.policy is distinct from $2 and ($3 or n.number is not null)""",
+        shard,
+        policy,
+        asks,
+    )
+
+
 async def add_cosignature(
     db: Queries, shard: int, size: int, key: str, line: str, signed_at: datetime, *, quorum: bool
 ) -> None:

@@ -19,7 +19,7 @@ from services.ledger.log.tiles import consistency_proof
 from services.ledger.outside import cosignatures
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.note import CosignatureVerifier, Note, parse_note
-from services.ledger.reader.policy import Policy, Witness
+from services.ledger.reader.policy import Policy, Witness, format_witnesses
 from services.ledger.stored_tree import StoredHashes
 from shared import logs
 from shared.database import Database
@@ -107,7 +107,10 @@ class Witnesses:
 
     async def ask(self) -> None:
         """Before anything is signed: Corrupt if a witness knows more than we do. Who is silent is not waited for."""
-        known = await cosignatures.keep_witnesses(self._db, self.shard, {one.key: one.name for one in self.peers})
+        async with self._db.transaction() as both:
+            known = await cosignatures.keep_witnesses(both, self.shard, {one.key: one.name for one in self.peers})
+            policy = format_witnesses(self._policy)
+            await cosignatures.keep_policy(both, self.shard, policy, asks=bool(self.peers))
         for peer in self.peers:
             peer.size = known.get(peer.key, 0)
         asked = [asyncio.ensure_future(self._hand(peer)) for peer in self.peers]

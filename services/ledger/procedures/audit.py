@@ -24,8 +24,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services.ledger.reader.audit import MAX_ENTRIES, MAX_TILE, Audit, Fork, Tile, check_tile
 from services.ledger.reader.errors import Invalid
-from services.ledger.reader.note import NOTE_LIMIT, VKEY_LIMIT, CosignatureSigner, CosignatureVerifier, parse_note
-from services.ledger.reader.policy import Policy, format_log_keys, parse_log_keys, parse_policy
+from services.ledger.reader.note import (
+    NOTE_LIMIT,
+    VKEY_LIMIT,
+    CosignatureSigner,
+    CosignatureVerifier,
+    Verifier,
+    parse_note,
+)
+from services.ledger.reader.policy import NO_QUORUM, Policy, Witnessed, format_log_keys, parse_log_keys, parse_policy
 from services.ledger.reader.strict import moment
 from shared.backoff import Backoff
 from shared.errors import Refused, Unavailable
@@ -69,6 +76,10 @@ class Outcome:
     compared: bool = False
     cosigned_at: Mapping[str, int] = field(default_factory=dict)
     """By name of the witness, in seconds since 1970."""
+    cosigned_size: int = 0
+    """Of the checkpoint on which that was demanded and found."""
+    not_judged: tuple[str, ...] = ()
+    """Keys of which a cosignature is served, and nothing given here says whose they are."""
     cosignature: str = ""
     wrong: str = ""
     index: int | None = None
@@ -100,14 +111,24 @@ async def audit(request: Request, progress: Callable[[str], None]) -> Outcome:
 async def _replay(request: Request, served: Served, outcome: Outcome, progress: Callable[[str], None]) -> None:
     audited = await _begin(request, served)
     outcome.vkeys, outcome.compared, outcome.before = format_log_keys(audited.keys), audited.compared, audited.size
+    cosigned, compared = b"", False
+    with suppress(_Missing):  # foreign logs do not serve it, nor do we before enough have cosigned
+        # Before the newest, which can only be larger.
+        cosigned = await served.get("cosigned", NOTE_LIMIT)
+        compared = audited.see_cosigned(cosigned)
     note = await served.get("checkpoint", NOTE_LIMIT)
     checkpoint = audited.see(note)
     outcome.origin, outcome.size, outcome.root = checkpoint.origin, checkpoint.size, checkpoint.root.hex()
-    if request.trusted is not None:
-        outcome.cosigned_at = request.trusted.for_logs(audited.keys).verify(note).times
+    policy = Policy(audited.keys) if request.trusted is None else request.trusted.for_logs(audited.keys)
+    witnessed = _witnessed(policy, note, cosigned, compared=compared)
+    outcome.cosigned_at, outcome.cosigned_size = witnessed.times, witnessed.checkpoint.size
+    known: list[Verifier | CosignatureVerifier] = [Verifier(one.vkey) for one in audited.keys]
+    known += [CosignatureVerifier(one.vkey) for one in policy.witnesses]
     with suppress(_Missing):  # foreign logs have no such key
         fresh = CosignatureVerifier((await served.get("fresh-vkey", VKEY_LIMIT)).decode().strip())
         outcome.fresh_at = fresh.verify(parse_note(note))
+        known.append(fresh)
+    outcome.not_judged = _not_judged({(one.name, one.key_id) for one in known}, note, cosigned)
     # Is it still the log that we replayed? Its tiles say so before anything new is read.
     await _check_tiles(served, audited.partial_tiles())
     try:
@@ -122,6 +143,26 @@ async def _replay(request: Request, served: Served, outcome: Outcome, progress: 
     if request.cosigner is not None:
         # The position is on the disk: we never cosign a second history (C2SP tlog-cosignature).
         outcome.cosignature = request.cosigner.sign(checkpoint.text(), int(time())).decode()
+
+
+def _witnessed(policy: Policy, note: bytes, cosigned: bytes, *, compared: bool) -> Witnessed:
+    """What the newest checkpoint shows that satisfies the policy: that of the log, or, as witnesses are not asked at
+    once, the newest that they have cosigned; Invalid if neither does."""
+    try:
+        return policy.verify(note)
+    except Invalid as invalid:
+        if not cosigned or invalid.step != NO_QUORUM:
+            raise
+    witnessed = policy.verify(cosigned)
+    if not compared:
+        what = f"the newest checkpoint that is cosigned, of {witnessed.checkpoint.size} leaves,"
+        raise Invalid("audit", what, "is older than the position, which does not know it: audit without the position")
+    return witnessed
+
+
+def _not_judged(known: set[tuple[str, bytes]], *notes: bytes) -> tuple[str, ...]:
+    lines = [one for note in notes if note for one in parse_note(note).signatures]
+    return tuple(sorted({f"{one.name}+{one.key_id.hex()}" for one in lines if (one.name, one.key_id) not in known}))
 
 
 async def _begin(request: Request, served: Served) -> Audit:
@@ -314,6 +355,8 @@ def _facts(outcome: Outcome) -> dict[str, Any]:
         "vkeys": outcome.vkeys.splitlines(),
         "key_was_given": outcome.compared,
         "cosigned_at": dict(outcome.cosigned_at),
+        "cosigned_size": str(outcome.cosigned_size) if outcome.cosigned_at else None,
+        "not_judged": list(outcome.not_judged),
         "seconds": round(outcome.seconds, 3),
     }
     if outcome.fresh_at is not None:
@@ -339,7 +382,14 @@ def _told(outcome: Outcome) -> str:
     ]
     if outcome.fresh_at is not None:
         told.append(f"it was the newest at {moment(outcome.fresh_at)}, by the log's own word")
-    told += [f"cosigned by {name} at {moment(at)}" for name, at in sorted(outcome.cosigned_at.items())]
+    older = outcome.size - outcome.cosigned_size
+    which = f" the checkpoint of {outcome.cosigned_size} leaves, {older} before it," if older else ""
+    told += [f"cosigned{which} by {name} at {moment(at)}" for name, at in sorted(outcome.cosigned_at.items())]
+    if outcome.not_judged:
+        told.append(
+            f"nobody has judged the cosignatures of {', '.join(outcome.not_judged)}:"
+            " give the keys of witnesses you trust, by --policy"
+        )
     if not outcome.compared:
         told.append(
             f"the key is the one that the log itself serves: {outcome.vkeys}"

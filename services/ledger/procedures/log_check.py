@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from services.ledger import store
 from services.ledger.integrity import people
 from services.ledger.integrity.beside import check_attachments, check_rejects
+from services.ledger.integrity.cosignatures import Cosignatures
 from services.ledger.integrity.erasures import noted, wrong_erasures
 from services.ledger.integrity.finding import Finding, Pace, Progress, Trusted
 from services.ledger.integrity.leaves import Leaves
@@ -30,6 +31,7 @@ from services.ledger.reader.authority import Authority, parse_authority
 from services.ledger.reader.errors import Invalid
 from services.ledger.reader.merkle import node_hash
 from services.ledger.reader.note import CosignatureSigner, Signer
+from services.ledger.reader.policy import Policy, parse_policy
 from services.ledger.reader.replica import Replica
 from services.ledger.signer_files import signed_leaves
 from shared.clock import utc_now
@@ -42,6 +44,7 @@ _BACK: Final = """
 select p.index from payload p join erasure e using (subject)
 where p.shard = $1 and e.destroyed_at is not null order by p.index
 """
+_COSIGNED_AT_ONCE: Final = 1000
 
 
 async def check_log(
@@ -107,8 +110,8 @@ def trusted_of(settings: Settings, progress: Callable[[str], None]) -> Trusted:
     notice_keys: Mapping[str, Ed25519PublicKey] = {}
     with suppress(Corrupt):
         notice_keys = secrets.notice_public_keys()
-    authority = _authority(settings, progress)
-    return Trusted(secrets.keks(), vkeys, fresh_vkeys, notice_keys, settings.signer_dir, authority)
+    authority, witnesses = _authority(settings, progress), _witnesses(settings, progress)
+    return Trusted(secrets.keks(), vkeys, fresh_vkeys, notice_keys, settings.signer_dir, authority, witnesses)
 
 
 def _authority(settings: Settings, progress: Callable[[str], None]) -> Authority | None:
@@ -119,6 +122,17 @@ def _authority(settings: Settings, progress: Callable[[str], None]) -> Authority
         return parse_authority(settings.timestamp_authority.read_bytes())
     except (OSError, Invalid) as error:
         progress(f"timestamps are held against their checkpoints alone, not against their authority: {error}")
+        return None
+
+
+def _witnesses(settings: Settings, progress: Callable[[str], None]) -> Policy | None:
+    """Whose cosignatures are believed, if that is known here."""
+    if settings.witness_policy is None:
+        return None
+    try:
+        return parse_policy(settings.witness_policy.read_bytes())
+    except (OSError, Invalid) as error:
+        progress(f"cosignatures are held against the policies that the log has noted alone: {error}")
         return None
 
 
@@ -162,8 +176,17 @@ class _Shard:
         found = [] if rows else [self._wrong("checkpoint", "all", "there is none")]
         found += await self._signatures.check_checkpoints(self._db, rows, self._replay.roots, size, stopped=stopped)
         found += await wrong_stamps(self._db, self.shard, self._trusted.authority, Pace())
+        found += await self._wrong_cosignatures()
         found += await self._signatures.check_served(self._db)
         return found + await check_rejects(self._db, self.shard, Pace())
+
+    async def _wrong_cosignatures(self) -> list[Finding]:
+        cosignatures, last = Cosignatures(self.shard, self._trusted.witnesses), False
+        found = await cosignatures.check_policies(self._db)
+        while not last:
+            more, last = await cosignatures.check_behind(self._db, cosignatures.size, _COSIGNED_AT_ONCE)
+            found += more
+        return found + await cosignatures.check_newest(self._db)
 
     def _check_head(self, head: Row) -> Sequence[Finding]:
         found, size = [], self._replica.size

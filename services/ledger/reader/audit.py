@@ -85,18 +85,33 @@ class Audit:
     def see(self, note: bytes) -> Checkpoint:
         """Take in a checkpoint that the log serves now. Invalid if it is not signed by the log's key; Fork if it
         contradicts another that was seen: it is smaller, or of one size with another root."""
-        now = Seen(Policy(self.keys).verify(note).checkpoint, note)
-        for before in self.seen:
-            if now.checkpoint.origin != before.checkpoint.origin:
-                raise Invalid("audit", "the checkpoint", "is of another log")
-            if now.checkpoint.size == before.checkpoint.size and now.checkpoint.root != before.checkpoint.root:
-                raise Fork("has another root than the one that was signed before for this size", before, now)
+        now = self._signed(note)
         newest = self.seen[-1] if self.seen else now
         if now.checkpoint.size < newest.checkpoint.size:
             raise Fork(f"was served after one of size {newest.checkpoint.size}: it was rolled back", newest, now)
         if now.checkpoint.size > newest.checkpoint.size or not self.seen:
             self.seen.append(now)
         return now.checkpoint
+
+    def see_cosigned(self, note: bytes) -> bool:
+        """Take in the newest checkpoint that witnesses have cosigned, which may be older than the newest, before that
+        is seen. Whether it can be held against the leaves: not if it is older than what was replayed and was not seen
+        then. Invalid and Fork as above."""
+        now = self._signed(note)
+        sizes = {one.checkpoint.size for one in self.seen}
+        if now.checkpoint.size > self.size and now.checkpoint.size not in sizes:
+            self.seen = sorted([*self.seen, now], key=lambda one: one.checkpoint.size)
+            return True
+        return now.checkpoint.size in sizes
+
+    def _signed(self, note: bytes) -> Seen:
+        now = Seen(Policy(self.keys).verify(note).checkpoint, note)
+        for before in self.seen:
+            if now.checkpoint.origin != before.checkpoint.origin:
+                raise Invalid("audit", "the checkpoint", "is of another log")
+            if now.checkpoint.size == before.checkpoint.size and now.checkpoint.root != before.checkpoint.root:
+                raise Fork("has another root than the one that was signed before for this size", before, now)
+        return now
 
     @property
     def target(self) -> int:

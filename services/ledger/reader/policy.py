@@ -15,6 +15,7 @@ KEYS_LIMIT = 64
 """of logs, of witnesses, of groups, each"""
 
 NONE = "none"
+NO_QUORUM = "policy verification 5"
 
 _FORBIDDEN = re.compile(r"[^\t\n\x20-\x7e\x80-\xff]")
 _BLANK = re.compile(r"[ \t]+")
@@ -119,7 +120,7 @@ class Policy:
         # 5.
         if not self.is_satisfied_by(set(times)):
             who = ", ".join(sorted(times)) or "no witness of the policy"
-            raise Invalid("policy verification 5", "the checkpoint", f"lacks cosignatures: {who} is no quorum")
+            raise Invalid(NO_QUORUM, "the checkpoint", f"lacks cosignatures: {who} is no quorum")
         return Witnessed(checkpoint, valid[0].vkey, times)
 
     def _signed(self, note: Note, checkpoint: Checkpoint) -> list[LogKey]:
@@ -257,6 +258,13 @@ class _Reading:
             raise Invalid("policy 5", "a threshold", "is not between 1 and the number of members")
         self._define(name)
         self.groups.append(Group(name, needed, tuple(members)))
+
+
+def format_witnesses(policy: Policy) -> str:
+    """Write what a policy wants of witnesses, without logs and addresses, as `parse_policy` reads it as latin-1."""
+    lines = [f"witness {one.name} {one.vkey.encode().decode('latin-1')}" for one in policy.witnesses]
+    lines += [f"group {one.name} {one.threshold} {' '.join(one.members)}" for one in policy.groups]
+    return "".join(f"{line}\n" for line in (*lines, f"quorum {policy.quorum}"))
 
 
 def parse_log_keys(data: bytes) -> Policy:

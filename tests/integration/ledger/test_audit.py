@@ -168,6 +168,35 @@ async def test_demanded_witnesses_must_have_cosigned() -> None:
             )
 
 
+async def test_the_newest_cosigned_checkpoint_counts_where_the_newest_is_not_cosigned_yet(tmp_path: Path) -> None:
+    witness = CosignatureSigner("w.example", key(5))
+    wanted = Policy(TRUSTED.logs, (Witness("w", witness.vkey),), quorum="w")
+
+    def cosigned(of: MadeLog, size: int) -> web.Response:
+        return web.Response(body=of.note(size) + witness.sign(of.checkpoint(size).text(), 1580895001))
+
+    async with serving(made(8, 40)) as served:
+        first, second, last = served.log.sizes[-3:]
+        served.broken = lambda path, _: cosigned(served.log, second) if path == "cosigned" else None
+        request = Request(served.url, wanted, tmp_path / "position")
+        outcome = await audit(request, quiet)
+        assert (outcome.wrong, outcome.size, outcome.cosigned_size) == ("", last, second)
+        assert (outcome.cosigned_at, outcome.not_judged) == ({"w": 1580895001}, ())
+        # Who demands nothing is told what nobody has judged.
+        alone = await audit(Request(served.url, TRUSTED), quiet)
+        assert (alone.status, alone.cosigned_at) == (audits.HOLDS, {})
+        assert [one.partition("+")[0] for one in alone.not_judged] == ["w.example"]
+        # A position that stands behind it cannot tell whether it is of the same log.
+        served.broken = lambda path, _: cosigned(served.log, first) if path == "cosigned" else None
+        assert "audit without the position" in (await audit(request, quiet)).wrong
+        assert (await audit(Request(served.url, wanted), quiet)).status == audits.HOLDS
+        # One of a size that was signed, of other leaves.
+        other = made(8, 40, seed=2)
+        served.broken = lambda path, _: cosigned(other, second) if path == "cosigned" else None
+        for position in (None, tmp_path / "new"):
+            assert (await audit(Request(served.url, TRUSTED, position), quiet)).status == audits.WRONG
+
+
 async def test_an_auditor_cosigns_what_it_has_replayed_and_not_before_it_is_remembered(tmp_path: Path) -> None:
     auditor = CosignatureSigner("auditor.example.net", key(8))
     async with serving(made(2, 10)) as served:

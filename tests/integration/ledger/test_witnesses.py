@@ -12,8 +12,11 @@ import pytest
 
 from infra.local.installation import free_port
 from services.ledger import main, store
+from services.ledger.integrity.finding import Finding, Trusted
+from services.ledger.integrity.running import RunningCheck
 from services.ledger.outside.cosignatures import cosigned_checkpoint
 from services.ledger.outside.witnesses import DISAGREES, KNOWS_MORE, Peer, Witnesses
+from services.ledger.procedures.log_check import check_log
 from services.ledger.reader.checkpoint import Checkpoint
 from services.ledger.reader.note import Signer, format_note
 from services.ledger.reader.policy import Policy, parse_policy
@@ -21,6 +24,7 @@ from services.witness.main import doors
 from services.witness.memory import Memory
 from services.witness.witness import Witness
 from shared.clock import utc_now
+from shared.database import Signal
 from shared.errors import Corrupt, Refused
 from shared.outside import Outside
 from shared.process import serve_http
@@ -266,3 +270,93 @@ async def test_a_cosignature_of_another_key_is_not_stored_and_a_witness_without_
     assert await world.value("select count(*) from cosignature") == 0
     with pytest.raises(Refused, match="without-address"):
         Peer.of(parse_policy(f"witness w {one.vkey}\nquorum w\n".encode()).witnesses[0])
+
+
+async def test_what_witnesses_said_is_checked_against_the_policy_of_its_time(
+    world: World, neighbours: list[Neighbour], http: Outside
+) -> None:
+    one, other, third = neighbours
+    async with one.listening(), other.listening(), third.listening():
+        policies = [policy_of(world, one, other), policy_of(world, other, third, quorum=1)]
+        for policy in policies:
+            witnesses = await handing(world, policy, http)
+            await witnesses.ask()
+            for _ in range(2):
+                await grow(world)
+                await witnesses.ask()
+        await (await handing(world, policies[1], http)).ask()
+
+    def trusted(policy: Policy | None) -> Trusted:
+        return Trusted(world.secrets.keks(), signer_dir=world.settings.signer_dir, witnesses=policy)
+
+    async def named(policy: Policy | None) -> list[str]:
+        found = check_log(await world.database("ledger"), trusted(policy))
+        return [str(one) async for one in found if isinstance(one, Finding)]
+
+    assert await named(None) == await named(policies[1]) == []
+    db = await world.database("ledger_check")
+    running = RunningCheck(0, db, trusted(policies[1]), Signal(), utc_now, rests=0.0)
+    assert await running.follow()
+    assert await running.sweep() == 0
+    [said] = await named(policies[0])
+    assert said.startswith("witness_policy, shard 0, since size 5: is not the one that is configured here")
+    rows = await world.rows("select since from witness_policy order by number")
+    assert [row["since"] for row in rows] == [0, 5]
+
+    names = {name: next(peer.key for peer in witnesses.peers if peer.name == name) for name in ("w2", "w3")}
+    for sql, where, what in (
+        ("update cosignature set quorum = false where size = 3", "cosignature, shard 0, size 3", "are enough, and it"),
+        ("delete from cosignature where size = 3 and not quorum", "cosignature, shard 0, size 3", "and are not"),
+        (
+            """update cosignature a set line = b.line from cosignature b
+               where a.size = 3 and b.size = 5 and a.key = b.key""",
+            f"cosignature, shard 0, size 3, {names['w2']}",
+            "does not verify",
+        ),
+        (
+            "update cosignature set signed_at = 'infinity' where size = 9 and key ^@ 'w3'",
+            f"cosignature, shard 0, size 9, {names['w3']}",
+            "does not say the time",
+        ),
+        (
+            "update cosignature set line = line || line where size = 9 and key ^@ 'w3'",
+            f"cosignature, shard 0, size 9, {names['w3']}",
+            "is not one line",
+        ),
+        (
+            "update cosignature set size = 6 where size = 9",
+            "cosignature, shard 0, size 6",
+            "checkpoint that is not there",
+        ),
+        (
+            """insert into cosignature
+               select shard, size, 'x+0a0b0c0d', replace(line, 'w3.example', 'x'), signed_at, quorum
+               from cosignature where size = 9 and key ^@ 'w3'""",
+            "cosignature, shard 0, size 9, x+0a0b0c0d",
+            "is of another key",
+        ),
+        (
+            """update witness set size = 3, line = o.line, signed_at = o.signed_at
+               from cosignature o where o.size = 5 and o.key = witness.key""",
+            f"witness, shard 0, {names['w2']}",
+            "stands at size 3",
+        ),
+        (r"update witness_policy set policy = E'quorum none\n'", "witness_policy, shard 0", "is not the one"),
+    ):
+        await world.as_superuser(
+            "create table as_it_was as table cosignature; create table stood as table witness;"
+            " create table wanted as table witness_policy"
+        )
+        await world.as_superuser(sql)
+        assert any(one.startswith(where) and what in one for one in await named(policies[1])), sql
+        for table, copy in (("cosignature", "as_it_was"), ("witness", "stood"), ("witness_policy", "wanted")):
+            await world.as_superuser(f"delete from {table}; insert into {table} table {copy}; drop table {copy}")
+        assert await named(policies[1]) == []
+    await world.as_superuser("update cosignature set quorum = false where size = 3")
+    assert await running.follow()
+    assert await world.rows("select about from incident where kind = 'wrong-row'") == []
+    assert await running.sweep() == 1, "what is old is the sweep's"
+    await world.as_superuser("update witness set line = 'x'")
+    assert await running.follow()
+    about = await world.rows("select about from incident where kind = 'wrong-row' order by number")
+    assert [row["about"] for row in about] == ["cosignature", "witness"]
