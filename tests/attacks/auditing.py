@@ -67,6 +67,8 @@ async def serving_by_hand(liar: Liar) -> AsyncIterator[str]:
         path = request.match_info["path"]
         if path == "checkpoint":
             return web.Response(text=liar.note())
+        if path == "cosigned":
+            return web.Response(status=404)
         if not path.startswith("tile/"):
             return web.Response(text=f"{liar.fresh.vkey}\n")
         level, n, width = parse_tile_path(path)

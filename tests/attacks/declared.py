@@ -35,6 +35,7 @@ KINDS: Final = (
     "invent a second key for a person",
     "erase, or keep from being erased",
     "forge a timestamp",
+    "forge a cosignature",
     "one ciphertext, two addresses",
     "re-sign with a stolen old key",
     "speak in another source's name",
@@ -42,6 +43,8 @@ KINDS: Final = (
     "two writers at once",
 )
 """What the suite must try, in the order of the table."""
+
+LATE: Final = "the signer until its next start; it reads old rows only then"
 
 
 class Check(StrEnum):
@@ -58,6 +61,18 @@ class Check(StrEnum):
     APPENDER = "appender"
     EPOCH = "appender's epoch"
     FOLLOWER = "followers"
+
+
+class After(StrEnum):
+    """How long it stays unnoticed, if nobody does anything to look; the shortest first."""
+
+    AT_ONCE = "at once"
+    SECONDS = "seconds"
+    BATCH = "with the next batch"
+    MINUTE = "a minute, if a witness is asked"
+    SWEEP = "the next walk through what is old"
+    RUN = "when `log check` is run"
+    LOOK = "when one of these looks"
 
 
 class Needs(StrEnum):
@@ -100,6 +115,35 @@ class Noticed:
     by: Check
     said: str
     seconds: float
+
+    @property
+    def after(self) -> After:
+        """How long until this check looks by itself; a witness, at what it is given."""
+        if self.by is Check.WITNESS and self.said.startswith("422"):
+            return After.LOOK
+        return looks(self.said) if self.by is Check.LOG_CHECK else _LOOKS.get(self.by, After.LOOK)
+
+
+def looks(said: str) -> After:
+    """When the check that runs behind the signer comes to what `log check` says: with every step, slowly with all that
+    is old, or never, because it takes whole tables at once."""
+    table, _, where = said.partition(", ")
+    if table in {"log", "log_key", "cursor", "fresh", "progress", "arrived", "source_mark", "witness"}:
+        return After.SECONDS
+    place = where.partition(", ")[2]
+    if place.startswith("from index"):  # all behind it is gone, the checkpoint too
+        return After.SECONDS
+    return After.RUN if table == "head" or (place.startswith("all:") and table != "checkpoint") else After.SWEEP
+
+
+_LOOKS: Final = {
+    Check.POSTGRESQL: After.AT_ONCE,
+    Check.APPENDER: After.AT_ONCE,
+    Check.EPOCH: After.AT_ONCE,
+    Check.FOLLOWER: After.AT_ONCE,
+    Check.SIGNER: After.BATCH,
+    Check.WITNESS: After.MINUTE,
+}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.attacks.declared import ATTACKS, KINDS, Attack, Chained, Noticed, lasting
+from tests.attacks.declared import ATTACKS, KINDS, LATE, After, Attack, Chained, Check, Noticed, lasting
 
 PATH: Final = Path(__file__).resolve().parents[2] / "docs" / "attacks.md"
 
@@ -66,12 +66,21 @@ def _attacks(figures: Mapping[str, Sequence[Noticed]]) -> str:
 
 def _section(kind: str, figures: Mapping[str, Sequence[Noticed]]) -> str:
     rows = "".join(
-        f"| {attack.tried} | {', '.join(attack.needs)} | {_noticed(figures[attack.name])} | {attack.blind} |\n"
+        f"| {attack.tried} | {', '.join(attack.needs)} | {_noticed(figures[attack.name])}"
+        f" | {_after(attack, figures[attack.name])} | {attack.blind} |\n"
         for attack in ATTACKS.values()
         if attack.kind == kind
     )
     title = kind[0].upper() + kind[1:]
-    return f"### {title}\n\n| tried | with | who notices | who does not |\n|---|---|---|---|\n{rows}"
+    return (
+        f"### {title}\n\n| tried | with | who notices | unasked, after | who does not |\n|---|---|---|---|---|\n{rows}"
+    )
+
+
+def _after(attack: Attack, seen: Sequence[Noticed]) -> str:
+    """The first who looks by themselves; a signer that runs does not look at what is old."""
+    looking = [one.after for one in seen if not (one.by is Check.SIGNER and attack.blind == LATE)]
+    return min(looking, key=list(After).index)
 
 
 def _noticed(seen: Sequence[Noticed]) -> str:

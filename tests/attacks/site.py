@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from services.ledger.append import Appender
 from services.ledger.integrity.finding import Finding, Trusted
+from services.ledger.integrity.running import RunningCheck
 from services.ledger.procedures.create import create_log
 from services.ledger.procedures.log_check import check_log
 from services.ledger.proofs import receipt as receipts
@@ -27,12 +28,14 @@ from services.ledger.proofs.receipt import Snapshot
 from services.ledger.proofs.sealed_map import SealedMaps
 from services.ledger.reader.authority import Authority
 from services.ledger.reader.note import CosignatureSigner, Signer
+from services.ledger.reader.policy import Policy
 from shared.clock import Clock, utc_now
 from shared.database import Signal
+from shared.errors import Corrupt
 from shared.events import parse
 from shared.kafka import Message, Outgoing
 from shared.secrets import Secrets, create_secrets
-from tests.attacks.declared import Check, Notices
+from tests.attacks.declared import After, Check, Notices
 from tests.integration.ledger.world import REGISTER, World, given, new_subject, settings_of, withdrawn
 from tests.parts import Database, KafkaPart, Unmovable
 
@@ -128,27 +131,55 @@ class Site:
         """The log's verifier key as people have it: the one that was there before anything was attacked."""
         return self.kept["vkey"].decode()
 
-    async def checked(self, *, with_files: bool = True, authority: Authority | None = None) -> list[Finding]:
-        """What `log check` names, with the keys that were there before anything was attacked."""
-        trusted = Trusted(
+    def _trusted(self, *, with_files: bool = True, **given: Any) -> Trusted:
+        return Trusted(
             self.world.secrets.keks(),
             {0: self.vkey},
             {0: self.kept["fresh vkey"].decode()},
             signer_dir=self.world.settings.signer_dir if with_files else None,
-            authority=authority,
+            **given,
         )
+
+    async def checked(
+        self, *, with_files: bool = True, authority: Authority | None = None, witnesses: Policy | None = None
+    ) -> list[Finding]:
+        """What `log check` names, with the keys that were there before anything was attacked."""
+        trusted = self._trusted(with_files=with_files, authority=authority, witnesses=witnesses)
         db = await self.world.database("ledger")
         return [one async for one in check_log(db, trusted) if isinstance(one, Finding)]
 
-    async def check(self, notices: Notices, *, with_files: bool = True, authority: Authority | None = None) -> None:
+    async def check(self, notices: Notices, **given: Any) -> None:
         """Let `log check` look, and note the first row it names."""
         began = perf_counter()
-        found = await self.checked(with_files=with_files, authority=authority)
+        found = await self.checked(**given)
         seconds = perf_counter() - began
         assert found, "log check has noticed nothing"
         said = [str(one) for one in found]
         words = notices.attack.noticed[Check.LOG_CHECK]
         notices.by(Check.LOG_CHECK, next((one for one in said if words in one), said[0]), seconds)
+
+    async def behind(self) -> RunningCheck:
+        """The check that runs behind the signer, with nothing left to do."""
+        check = RunningCheck(0, await self.world.database("ledger_check"), self._trusted(), Signal(), utc_now, rests=0)
+        while not await check.follow():
+            pass
+        return check
+
+    async def comes_to_it(self, check: RunningCheck) -> After:
+        """When it has noticed, of its own accord."""
+        # What the walk finds missing, the next step judges.
+        for look, after in (
+            (check.follow, After.SECONDS),
+            (check.sweep, After.SWEEP),
+            (check.follow, After.SWEEP),
+        ):
+            try:
+                await look()
+            except Corrupt:
+                return after
+            if await self.world.value("select exists (select from incident where kind = 'wrong-row')"):
+                return after
+        return After.RUN
 
     async def sign(self, notices: Notices) -> None:
         """Start the signer anew and let it sign what is there; it must refuse."""

@@ -127,6 +127,33 @@ async def two_writers(chain: Chain) -> None:
         )
 
 
+async def shown_without(chain: Chain) -> None:
+    """Whoever asks is shown what there is about them; rows that are held back leave no gap that could be seen."""
+    rows = await chain.rows()
+    await chain.anew([row for row in rows if row["person"] != "ben"])
+    assert await chain.verify() == ""
+    await chain.anew(rows)
+
+
+async def under_another_name(chain: Chain) -> None:
+    rows = await chain.rows()
+    await chain.anew([row | {"person": "anna2"} if row["person"] == "anna" and row["id"] > 10 else row for row in rows])
+
+
+async def another_address(chain: Chain) -> None:
+    """A row says what was sent, and to whom; whoever owns the table says it otherwise when they are asked again."""
+    rows = await chain.rows()
+    mail = {"id": 31, "ts": "2026-01-01", "person": "anna", "said": "mail to anna@example.org"}
+    await chain.append(mail)
+    await chain.anew([*rows, mail | {"said": "mail to ben@example.org"}])
+
+
+async def by_anybody(chain: Chain) -> None:
+    """No key is stolen, for none is needed: what is written today is what would have been written then."""
+    rows = await chain.rows()
+    await chain.anew([*rows, {"id": 31, "ts": "2025-01-02", "person": "anna", "said": "given"}])
+
+
 async def erase(chain: Chain) -> None:
     """What the law asks for."""
     await chain.connection.execute("update consents set person = '' where person = 'carla'")
@@ -149,7 +176,17 @@ CASES: tuple[tuple[str, str, Attacking, bool], ...] = (
     ("swap payloads or wrapped keys", "whose words are whose, the chain computed anew", swapped_anew, False),
     ("replay an old state map", "it has no state but its rows: an older one is a shorter chain", rolled_back, False),
     ("drop a withdrawal", "the row, the chain computed anew", deleted_anew, False),
+    ("forge an absence proof", "it has none: whoever is shown the rows is shown fewer", shown_without, False),
+    (
+        "invent a second key for a person",
+        "it has none: another name, the chain computed anew",
+        under_another_name,
+        False,
+    ),
+    ("one ciphertext, two addresses", "it seals nothing: first one address, then the other", another_address, False),
+    ("re-sign with a stolen old key", "it has none: whoever may write needs none", by_anybody, False),
     ("speak in another source's name", "one row more", in_another_name, False),
+    ("fill `consent.recorded` by hand", "what is passed on has no proof: a row by hand is one", in_another_name, False),
     ("two writers at once", "two rows after one", two_writers, True),
     ("a lawful erasure", "of one person's data", erase, True),
 )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from tests.attacks import auditing
-from tests.attacks.declared import Attack, Check, Needs, Notices, tries
+from tests.attacks.declared import LATE, Attack, Check, Needs, Notices, looks, tries
 from tests.attacks.site import ANNA, BEN, Site
 
 DATABASE = (Needs.DATABASE,)
-LATE = "the signer until its next start; it reads old rows only then"
 
 
 @tries(
@@ -191,6 +190,9 @@ LATE = "the signer until its next start; it reads old rows only then"
     ),
 )
 async def test_a_row_that_was_changed_is_named(site: Site, attack: Attack, notices: Notices) -> None:
+    behind = await site.behind()
     await site.world.as_superuser(attack.sql)
     await site.look(notices)
+    said = [one.said for one in notices.seen if one.by is Check.LOG_CHECK]
+    assert [looks(one) for one in said] == [await site.comes_to_it(behind)]
     await auditing.look(site, notices)

@@ -18,6 +18,14 @@ def test_everything_that_must_be_tried_is_tried() -> None:
     assert all(attack.noticed for attack in ATTACKS.values())
 
 
+def test_the_chain_is_tried_with_every_kind_that_means_something_to_it() -> None:
+    assert set(KINDS) - {kind for kind, *_ in CASES} == {
+        "erase, or keep from being erased",
+        "forge a timestamp",
+        "forge a cosignature",
+    }
+
+
 def test_the_page_names_every_attack_and_no_other() -> None:
     ours, chain = report.named()
     assert ours == {report.folded(attack) for attack in ATTACKS.values()}, "write it anew: make attacks"

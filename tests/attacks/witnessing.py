@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from services.ledger.outside.witnesses import DISAGREES, Witnesses
-from services.ledger.reader.policy import parse_policy
+from services.ledger.reader.policy import Policy, parse_policy
 from services.witness.main import doors
 from services.witness.memory import Memory
 from services.witness.witness import Answer, Witness
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tests.attacks.site import Site
 
 NAME = "neighbour"
+_POLICY = f"log {{log}}\nwitness {NAME} {{vkey}} {{url}}\nquorum {NAME}\n"
 
 
 async def begin(folder: Path, liar: Liar, *checkpoints: bytes) -> None:
@@ -51,14 +52,25 @@ async def hand(witness: Witness, old: int, liar: Liar, checkpoint: bytes) -> Ans
     return await witness.add_checkpoint("\n".join(lines).encode() + checkpoint)
 
 
+async def cosigned(site: Site) -> Policy:
+    """Let the witness cosign the newest checkpoint as the signer asks it to; the policy of whoever wants that."""
+    async with _listening(site.folder / "witness") as (vkey, url):
+        http = Outside()
+        try:
+            policy = parse_policy(_POLICY.format(log=site.vkey, vkey=vkey, url=url).encode())
+            await Witnesses(0, await site.world.database("ledger_publish"), policy, http).ask()
+        finally:
+            await http.close()
+    return policy
+
+
 async def look(true: Site, notices: Notices, shown: Site | None = None) -> None:
     """Start as the signer does, by asking the witness, with the true database or another."""
     site = shown or true
-    policy_lines = f"log {true.vkey}\nwitness {NAME} {{vkey}} {{url}}\nquorum {NAME}\n"
     async with _listening(true.folder / "witness") as (vkey, url):
         http = Outside()
         try:
-            policy = parse_policy(policy_lines.format(vkey=vkey, url=url).encode())
+            policy = parse_policy(_POLICY.format(log=true.vkey, vkey=vkey, url=url).encode())
             witnesses = Witnesses(0, await site.world.database("ledger_publish"), policy, http)
             began = perf_counter()
             try:
