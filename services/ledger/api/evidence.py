@@ -75,6 +75,11 @@ def reason_hash(statement: str, reason: str) -> str:
     return sha256(b"\x00".join([b"consent-ledger/v1/reason", statement.encode("ascii"), reason.encode()])).hexdigest()
 
 
+def has_ended(latest: Mapping[str, Any]) -> bool:
+    """Whether a word that a proof of the latest word shows is an ERASURE, which is no statement."""
+    return any("statement" not in entry for word in latest["words"] for entry in word["entries"])
+
+
 @dataclass(frozen=True)
 class Others:
     """The services that are asked, each with the credential of whoever asked us."""
@@ -170,6 +175,13 @@ class Evidence:
         except Unavailable:
             # The map is being read in: the evidence stands without it, and says so.
             pass
+        if latest is not None and has_ended(latest):
+            raise Refused(
+                "erased-subject",
+                "This person is erased, and the record has begun to end: there is no evidence to make any more. "
+                "What was exported before verifies as it did.",
+                status=410,
+            )
         found = await self.histories.of_subject(asked.subject, asked.purpose, asked.channel, under)
         history = history_json(found)
         statements = [statement for _, statement in statements_of(history)]
@@ -284,6 +296,7 @@ def router(evidence: Evidence) -> APIRouter:
         refuses={
             403: "The credential has no grant, or none for this role, or the register does not name the role.",
             404: "Nothing is recorded of this subject about this purpose and channel.",
+            410: "This subject is erased, and its record has begun to end.",
             422: "A part of what is recorded contradicts itself.",
         },
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from services.ledger.api.evidence import has_ended
 from services.ledger.evidence.bundle import bundle, files_of
 from services.ledger.evidence.document import Document
 from services.ledger.reader import standalone
@@ -18,7 +19,7 @@ from services.ledger.reader.evidence import LATEST, Bundle
 from services.ledger.reader.verify import verify
 from tests.opt_in import OptIn, World
 from tests.unit.proof.forging import Files, mended, with_json
-from tests.unit.proof.proving import made
+from tests.unit.proof.proving import erase, made
 
 
 @cache
@@ -48,6 +49,13 @@ def test_both_verifiers_say_that_there_is_no_later_word(withdrawn: bool) -> None
     assert any("holds no later word at this size" in one.text for one in report.findings)
     said = standalone.check(packed, told.world.signer.vkey).found
     assert any("holds no later word at this size" in text for _, text in said)
+
+
+def test_no_evidence_is_made_of_a_record_that_has_begun_to_end() -> None:
+    told = OptIn().play()
+    assert not has_ended(made(told.world, "latest"))
+    erase(told.world, "purpose:newsletter/email")
+    assert has_ended(made(told.world, "latest"))
 
 
 def test_without_the_proof_both_say_that_it_is_not_proven() -> None:
