@@ -275,16 +275,25 @@ def log_restore(
     mirror: Annotated[
         str | None, typer.Option(metavar="URL", help="Take the leaves from a mirror of the log, if it has more.")
     ] = None,
+    outboxes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--outboxes",
+            metavar="DATABASE",
+            help="Read the outboxes in this database, too (postgresql://…; may be repeated): of services that have"
+            " their own.",
+        ),
+    ] = None,
 ) -> None:
     """After PostgreSQL was restored from an older backup: bring a log to the last size that was signed, and its
-    statements back from Kafka; what no longer can be had is listed.
+    statements back from Kafka and the outboxes; what no longer can be had is listed.
 
     Run it where the signer's files and keys and the key-encryption keys are, with all services stopped. Needs
     CONSENT_LEDGER_SUPERUSER_DSN.
     """
     from services.ledger.procedures.restore import restore
 
-    print(asyncio.run(restore(_with_superuser(Settings()), shard, by, reason, mirror, _progress)))
+    print(asyncio.run(restore(_with_superuser(Settings()), shard, by, reason, mirror, _progress, outboxes or ())))
 
 
 @log.command("vectors")

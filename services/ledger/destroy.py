@@ -7,7 +7,7 @@ any line: until the procedure's commit nothing is gone, after it everything is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import asyncpg
@@ -18,9 +18,9 @@ from services.ledger.log.leaf import ERASURE, MAP_ROOT
 from services.ledger.log.secrets import NONCE_SIZE, open_payload, payload_key, unwrap, wrap
 from services.ledger.stored_tree import leaves
 from shared import logs
-from shared.database import Database
+from shared.database import Queries
 from shared.errors import Corrupt, Unavailable
-from shared.events import Malformed, parse
+from shared.events import Malformed, Statement, parse
 from shared.identifiers import Random
 from shared.metrics import Metrics
 
@@ -35,7 +35,7 @@ log = logs.logger("destroy")
 class Destroyer:
     """One shard's. Any number may run: the procedure lets one at a time take a subject."""
 
-    def __init__(self, shard: int, db: Database, keks: Keks, random: Random, metrics: Metrics) -> None:
+    def __init__(self, shard: int, db: Queries, keks: Keks, random: Random, metrics: Metrics) -> None:
         self.shard = shard
         self._db = db
         self._keks = keks
@@ -55,19 +55,23 @@ class Destroyer:
     async def step(self) -> None:
         """Everything that is due now."""
         for subject, ended in (await store.to_destroy(self._db, self.shard)).items():
-            indexes = await self._indexes(ended)
-            attachments = await self._attachments(subject, indexes)
             try:
-                taken = await store.destroy_subject(self._db, subject, indexes, attachments)
+                await self.destroy(subject, ended)
             except asyncpg.IntegrityConstraintViolationError:
                 # Another hold was recorded since we looked.
                 log.warning("not-destroyed", shard=self.shard, exc_info=True)
-                continue
-            self._destroyed.labels(self.shard).inc()
-            log.info("destroyed", shard=self.shard, statements=taken, attachments=len(attachments))
         self._keks.read_again()
         if max(self._keks) != self._rewrapped_under:
             await self.rewrap()
+
+    async def destroy(self, subject: str, ended: Iterable[int], attachments: Iterable[bytes] = ()) -> None:
+        """Let go of one subject, whose labels all end at these ERASURE leaves. `attachments`: of its statements
+        that are not stored."""
+        indexes = await self._indexes(ended)
+        hashes = sorted({*await self._attachments(subject, indexes), *attachments})
+        taken = await store.destroy_subject(self._db, subject, indexes, hashes)
+        self._destroyed.labels(self.shard).inc()
+        log.info("destroyed", shard=self.shard, statements=taken, attachments=len(hashes))
 
     async def rewrap(self) -> int:
         """Wrap every living key that hangs on an older key-encryption key under the newest; how many there were."""
@@ -114,14 +118,19 @@ class Destroyer:
                 index = previous - 1
         return found
 
-    async def _attachments(self, subject: str, indexes: list[int]) -> list[bytes]:
+    async def _attachments(self, subject: str, indexes: list[int]) -> set[bytes]:
         """Hashes of the ciphertexts that the subject's statements name: each was sealed for one statement alone."""
-        hashes = set()
+        hashes: set[bytes] = set()
         for row in await store.payloads_of(self._db, self.shard, subject, indexes):
             key = payload_key(unwrap(self._keks, subject, row["wrapped"]))
             try:
                 statement = parse(open_payload(key, self.shard, row["index"], row["payload"]))
             except Malformed:
                 continue
-            hashes |= {bytes.fromhex(one.hash) for one in getattr(statement.data, "attachments", [])}
-        return sorted(hashes)
+            hashes.update(attached(statement))
+        return hashes
+
+
+def attached(statement: Statement) -> Iterator[bytes]:
+    """Hashes of the ciphertexts that this statement names."""
+    return (bytes.fromhex(one.hash) for one in getattr(statement.data, "attachments", []))

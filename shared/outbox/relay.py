@@ -470,7 +470,7 @@ class Relay:
         return Outgoing(self._topic, standing.shard, None, value, headers)
 
     async def _tidy(self) -> None:
-        """Done rows are kept for one backup cycle: a ledger restored from a backup asks for them again."""
+        """Done rows are kept for one backup cycle: `log restore` of a ledger from a backup reads them."""
         aged = [await self._database.execute(_TIDY, shard, self._keep) for shard in self._origins]
         await asyncio.sleep(0.1 if "UPDATE 1" in aged else _TIDY_SECONDS)
 

@@ -137,7 +137,7 @@ def test_every_event_that_the_runbook_looks_for_is_logged() -> None:
     }
     named = {
         "task-failed", "mail-deferred", "relay-waits", "not-sealed-in-time", "reading-anew", "rejected", "disagrees",
-        "ahead-of-clock", "waiting", "witness-silent", "follower-waits",
+        "ahead-of-clock", "waiting", "snapshot-refused", "signing", "witness-silent", "follower-waits",
         "wrong-row", "check-failed", "doubtful-message", "corrupt", "clocks-differ",
     }  # fmt: skip
     assert {event for event in named if f"`{event}`" in RUNBOOK} == named

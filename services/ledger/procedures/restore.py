@@ -1,23 +1,26 @@
 """`log restore`: bring a log whose database was restored from an older backup to the last size that was signed.
 
 The signer's own files say what was sealed: leaves, sizes, wrapped keys. The statements come from Kafka, which keeps
-them for a week, and each must open the commitment of its leaf. What no longer can be had is listed, and never guessed.
-All is written in one transaction: it is restored, or nothing has changed.
+them for a week, and from the outboxes, and each must open the commitment of its leaf. What no longer can be had is
+listed, and never guessed. Whoever was erased since the backup is destroyed again before any statement is put back. All
+is one transaction: it is restored, or nothing has changed, and whoever serves meanwhile serves the backup.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import asyncpg
+
 from services.ledger import store
-from services.ledger.check import Check, Stated
-from services.ledger.destroy import Destroyer
+from services.ledger.destroy import Destroyer, attached
 from services.ledger.keks import Keks
 from services.ledger.key_file import kept_keys
 from services.ledger.log.leaf import ERASURE, EVENT, MAP_ROOT, leaf_hash, split_leaves
@@ -25,6 +28,7 @@ from services.ledger.log.secrets import NONCE_SIZE, KeyEncryptionKeyMissing, Sub
 from services.ledger.log.tree import TILE_WIDTH, Tile, TileWriter
 from services.ledger.log_keys import known_keys, published, signers
 from services.ledger.procedures.audit import Served, log_address
+from services.ledger.procedures.heard import Heard, Listener, Names
 from services.ledger.procedures.owner import as_owner
 from services.ledger.procedures.tail import Tail, drop
 from services.ledger.reader.audit import MAX_TILE, Audit, check_tile, split_entries
@@ -35,19 +39,15 @@ from services.ledger.reader.policy import Policy, parse_log_keys
 from services.ledger.reader.replica import Replica
 from services.ledger.signer_files import Signed, SignerFiles
 from shared.clock import parse_rfc3339, utc_now
-from shared.database import Database, Queries
+from shared.database import Queries
 from shared.errors import Corrupt, Refused
 from shared.events import EVERYTHING, RESTRICTIVE, Malformed, Statement, matter_of, parse
 from shared.events.matter import OVERTAKEN
-from shared.kafka import Consumer, Message, OutOfRange
-from shared.kafka_users import ADMIN
 from shared.metrics import Metrics
 from shared.outbox.restored import go_on_after
 from shared.register import Register, load
 from shared.secrets import Secrets
 from shared.settings import Settings
-from shared.topics import RECORDED, STATED
-from shared.wire import MalformedRecord, RecordedValue, mac_holds, recorded_mac
 
 _LABEL: Final = slice(1, 33)
 _VERSION: Final = slice(33, 41)
@@ -57,8 +57,6 @@ _EPOCHS: Final = 1_000_000
 _ROWS_AT_ONCE: Final = 1000
 _ERASING: Final = frozenset({"ErasureOrdered", "ErasureHeld", "ErasureCompleted"})
 
-Names = dict[tuple[str, str], int]
-"""(source, id) of a statement → the number that its source gave it"""
 Found = tuple[int, Statement, bytes, str]
 """index, statement, its bytes, its matter"""
 Row = TypeVar("Row")
@@ -85,10 +83,17 @@ class Restored:
 
 
 async def restore(
-    settings: Settings, shard: int, by: str, reason: str, mirror: str | None, progress: Callable[[str], None]
+    settings: Settings,
+    shard: int,
+    by: str,
+    reason: str,
+    mirror: str | None,
+    progress: Callable[[str], None],
+    outboxes: Sequence[str] = (),
 ) -> Restored:
     """Bring one log to the last size that was signed: by the signer's files, or by a mirror that has more than they.
 
+    `outboxes`: addresses of databases with outboxes, of sources that have one of their own.
     The signer, the appender and the sources must not run: its files are held meanwhile, and so is the end of the log.
     """
     if not by.strip() or not reason.strip():
@@ -103,21 +108,9 @@ async def restore(
         try:
             await owner.execute("lock table head in exclusive mode")
             await owner.execute("lock table checkpoint, fresh in exclusive mode")
-            restored = await _Restore(settings, secrets, owner, files, shard, (by, reason), progress).run()
+            return await _Restore(settings, secrets, owner, files, shard, (by, reason), progress).run(outboxes)
         finally:
             files.close()
-    # If we stop before this, ledger-append does it when it starts.
-    await _destroy(settings, secrets, shard)
-    return restored
-
-
-async def _destroy(settings: Settings, secrets: Secrets, shard: int) -> None:
-    """Destroy what is at its end before anybody is served it."""
-    db = await Database.connect(settings.superuser_dsn, "ledger", max_size=1)
-    try:
-        await Destroyer(shard, db, Keks(secrets.keks), os.urandom, Metrics("ledger_restore")).step()
-    finally:
-        await db.close()
 
 
 async def _from_mirror(url: str, vkey: str, directory: Path, shard: int, progress: Callable[[str], None]) -> None:
@@ -168,17 +161,6 @@ class _Person:
     """matter → restricted at"""
 
 
-@dataclass(frozen=True, slots=True)
-class _Heard:
-    """What Kafka has: statements by the index they were recorded at, or without one; numbers of the sources."""
-
-    recorded: dict[int, bytes]
-    stated: list[bytes]
-    numbers: Names
-    given_out: dict[str, int]
-    """source → the highest number it is known to have given out"""
-
-
 class _Restore:
     def __init__(
         self,
@@ -214,7 +196,7 @@ class _Restore:
         self._forgotten: list[str] = []
         """subjects whose key-encryption key is destroyed, and who are not among those that were wrapped anew"""
 
-    async def run(self) -> Restored:
+    async def run(self, outboxes: Sequence[str]) -> Restored:
         shard, db = self._shard, self._db
         self._origin = await store.origin(db, shard)
         signed, had = self._files.signed[-1].size, (await store.head(db, shard))["size"]
@@ -231,14 +213,21 @@ class _Restore:
         await self._write_leaves(agreed)
         await self._write_checkpoints(sealed)
         self._progress(f"shard {shard}: {signed} leaves")
-        heard = await self._listen(agreed)
+        listener = Listener(self._settings, self._secrets, shard, self._origin, self._progress)
+        heard = await listener.listen(db, outboxes, agreed)
         people = await self._people()
-        back, lost = await self._write_statements(heard, people)
+        found, lost = await self._match(heard, people)
+        for some in _chunks(found):
+            await self._note_statements(some, people, heard.numbers)
         erased = len(self._forgotten) + await self._end(people)
+        gone = await self._destroy(found)
+        back = [one for one in found if one[1].subject not in gone]
+        for some in _chunks(back):
+            await self._put_back(some, people)
         for source, number in sorted(heard.given_out.items()):
             await go_on_after(db, source, shard, number)
         await self._note(lost)
-        return Restored(shard, agreed, signed, back, lost, erased)
+        return Restored(shard, agreed, signed, len(back), lost, erased)
 
     async def _verify_sealed(self) -> int:
         """The size of PostgreSQL's newest checkpoint, once it is known to be one that was signed."""
@@ -366,53 +355,6 @@ class _Restore:
             now,
         )
 
-    async def _listen(self, agreed: int) -> _Heard:
-        """Everything that Kafka still has of this shard and that proves who said it."""
-        heard = _Heard({}, [], {}, {})
-        key = self._secrets.publisher_key()
-        async for message in self._messages(RECORDED):
-            expected = recorded_mac(key, self._origin, "leaf", message.value)
-            if message.headers.get("kind") != b"leaf" or not mac_holds(expected, message.headers.get("mac")):
-                continue
-            try:
-                value = RecordedValue.decode(message.value)
-            except MalformedRecord:
-                continue
-            if value.statement and value.index >= agreed:
-                heard.recorded.setdefault(value.index, value.statement)
-        check = Check(self._shard, self._origin, self._secrets.source_keys(), lambda _statement: None)
-        async for message in self._messages(STATED):
-            for item in check.messages([message], utc_now()):
-                if item.source and item.sequence:
-                    heard.given_out[item.source] = max(item.sequence, heard.given_out.get(item.source, 0))
-                if isinstance(item, Stated):
-                    heard.numbers[item.source, item.statement.id] = item.sequence
-                    heard.stated.append(item.raw)
-        return heard
-
-    async def _messages(self, topic: str) -> AsyncIterator[Message]:
-        login = self._settings.kafka_login(ADMIN)
-        consumer = Consumer(self._settings.kafka, self._settings.topic(topic), [self._shard], login=login)
-        await consumer.start()
-        try:
-            at = (await consumer.beginning_offsets())[self._shard]
-            end = (await consumer.end_offsets())[self._shard]
-            consumer.seek(self._shard, at)
-            while at < end:
-                try:
-                    messages: list[Message] = await consumer.fetch(_ROWS_AT_ONCE)
-                except OutOfRange:
-                    # Retention was faster: what is there now is all there is.
-                    at = (await consumer.beginning_offsets())[self._shard]
-                    consumer.seek(self._shard, at)
-                    continue
-                for message in messages:
-                    yield message
-                    at = message.offset + 1
-                self._progress(f"{topic}: {at} of {end}")
-        finally:
-            await consumer.stop()
-
     async def _people(self) -> dict[str, _Person]:
         """Whose K is there: in the database, or beside the signer's leaves. The latter is the newer wrapping."""
         beside = kept_keys(self._settings.signer_dir, self._shard)
@@ -430,7 +372,11 @@ class _Restore:
                 for matter, restricted_at in zip(row["matters"], row["restricted_at"], strict=True):
                     if matter is not None:
                         person.matters[matter] = restricted_at
-        for subject in beside.keys() - stored:
+        # Whoever was destroyed before the backup is in the file until the next rotation, and stays destroyed.
+        rows = await self._db.fetch(
+            "select subject from erasure where shard = $1 and destroyed_at is not null", self._shard
+        )
+        for subject in beside.keys() - stored - {row["subject"] for row in rows}:
             person = self._person(subject, beside[subject], None)
             if person is not None:
                 people[subject] = person
@@ -449,25 +395,24 @@ class _Restore:
         secrets = SubjectSecrets(unwrap(self._keks, subject, beside), self._origin, subject)
         return _Person(secrets, beside, stored=False)
 
-    async def _write_statements(self, heard: _Heard, people: Mapping[str, _Person]) -> tuple[int, int]:
-        """Put back each statement that opens the commitment of its leaf; list every EVENT for which there is none."""
-        back: list[Found] = []
+    async def _match(self, heard: Heard, people: Mapping[str, _Person]) -> tuple[list[Found], int]:
+        """Each statement that opens the commitment of its leaf, by index; the other EVENTs are listed, and how many of
+        them are not of the erased."""
+        found: list[Found] = []
         why: dict[int, str] = {}
         for index, raw in sorted(heard.recorded.items()):
             if index in self._events:
-                found = self._opened(raw, people, [index])
-                if isinstance(found, str):
-                    why[index] = found
+                opened = self._opened(raw, people, [index])
+                if isinstance(opened, str):
+                    why[index] = opened
                 else:
-                    back.append(found)
-        missing = set(self._events) - {one[0] for one in back}
+                    found.append(opened)
+        missing = set(self._events) - {one[0] for one in found}
         for raw in heard.stated if missing else ():
-            found = self._opened(raw, people, missing)
-            if not isinstance(found, str):
-                back.append(found)
-                missing.discard(found[0])
-        for some in _chunks(sorted(back, key=lambda one: one[0])):
-            await self._put_back(some, people, heard.numbers)
+            opened = self._opened(raw, people, missing)
+            if not isinstance(opened, str):
+                found.append(opened)
+                missing.discard(opened[0])
         gone = sorted(missing)
         why |= {index: "erased" for index in gone if self._events[index][_LABEL] in self._erased}
         await self._db.execute(
@@ -476,7 +421,7 @@ class _Restore:
             gone,
             [why.get(index, "no-statement") for index in gone],
         )
-        return len(back), sum(why.get(index) != "erased" for index in gone)
+        return sorted(found, key=lambda one: one[0]), sum(why.get(index) != "erased" for index in gone)
 
     def _opened(self, raw: bytes, people: Mapping[str, _Person], among: Collection[int]) -> Found | str:
         """The one of these leaves that commits to this statement: index, statement, bytes, matter; or why none does."""
@@ -496,11 +441,11 @@ class _Restore:
                     return index, statement, raw, matter
         return "does-not-open"
 
-    async def _put_back(self, some: Sequence[Found], people: Mapping[str, _Person], numbers: Names) -> None:
+    async def _note_statements(self, some: Sequence[Found], people: Mapping[str, _Person], numbers: Names) -> None:
+        """What is known of these statements beside their payloads, and outlives them."""
         matters: dict[tuple[str, str], str | None] = {}
         orders: list[Sequence[Any]] = []
         seen: list[Sequence[Any]] = []
-        payloads: list[Sequence[Any]] = []
         overtaken: list[Sequence[Any]] = []
         for index, statement, raw, matter in some:
             person = people[statement.subject]
@@ -510,8 +455,6 @@ class _Restore:
             person.matters[matter] = matters[statement.subject, matter] = restricted_at
             number = numbers.get((statement.source, statement.id), 0)
             seen.append((statement.id, statement.source, index, number, sha256(raw).digest()))
-            payload = person.secrets.seal_payload(self._shard, index, raw, os.urandom(NONCE_SIZE))
-            payloads.append((index, statement.subject, payload))
             if matter.startswith(OVERTAKEN):
                 overtaken.append((statement.source, number, statement.id, index))
             if statement.type in _ERASING:
@@ -524,12 +467,6 @@ class _Restore:
                select $1, * from unnest($2::uuid[], $3::text[], $4::bigint[], $5::bigint[], $6::bytea[])""",
             self._shard,
             *_columns(seen),
-        )
-        await self._db.execute(
-            """insert into payload (shard, index, subject, payload)
-               select $1, * from unnest($2::bigint[], $3::text[], $4::bytea[])""",
-            self._shard,
-            *_columns(payloads),
         )
         await self._db.execute(
             """insert into matter (subject, matter, shard, restricted_at)
@@ -561,10 +498,23 @@ class _Restore:
                 *_columns(overtaken),
             )
 
+    async def _put_back(self, some: Sequence[Found], people: Mapping[str, _Person]) -> None:
+        payloads: list[Sequence[Any]] = []
+        for index, statement, raw, _ in some:
+            secrets = people[statement.subject].secrets
+            payload = secrets.seal_payload(self._shard, index, raw, os.urandom(NONCE_SIZE))
+            payloads.append((index, statement.subject, payload))
+        await self._db.execute(
+            """insert into payload (shard, index, subject, payload)
+               select $1, * from unnest($2::bigint[], $3::text[], $4::bytea[])""",
+            self._shard,
+            *_columns(payloads),
+        )
+
     async def _end(self, people: Mapping[str, _Person]) -> int:
-        """Note of whoever has a label with an ERASURE that it is at its end, and which labels have ended: what the
-        backup, Kafka or the file of keys brought back goes again, by the procedure that destroys every other. Of
-        whoever lives, and until then of everybody, the newest wrapping of the key is put back."""
+        """Note of whoever has a label with an ERASURE that it is at its end, and which labels have ended; each other
+        gets a moment of its own, as `store.begin_endings` gives it. Of whoever lives, and until it is destroyed of
+        everybody, the newest wrapping of the key is put back."""
         ended: list[Sequence[Any]] = []
         keys: list[tuple[str, bytes]] = []
         usual = list(_usual_matters(load(self._settings.register_dir)))
@@ -610,17 +560,34 @@ class _Restore:
         )
         await self._db.execute(
             """insert into ending (subject, matter, shard, end_at, ended)
-               select e.subject, e.matter, $1, clock_timestamp(), e.ended
+               select e.subject, e.matter, $1, clock_timestamp() + random() * $5::interval, e.ended
                from unnest($2::text[], $3::text[], $4::bigint[]) e (subject, matter, ended)
                on conflict (subject, matter) do update set ended = excluded.ended""",
             self._shard,
             *columns,
+            timedelta(seconds=self._settings.erasure_spread),
         )
         return len(gone)
 
+    async def _destroy(self, found: Sequence[Found]) -> set[str]:
+        """Destroy whoever has no label left, by the procedure that destroys every other; who they are. An archived mail
+        goes with its statement, also where that is not in the backup."""
+        destroyer = Destroyer(self._shard, self._db, Keks(self._secrets.keks), os.urandom, Metrics("ledger_restore"))
+        due = await store.to_destroy(self._db, self._shard)
+        attachments: dict[str, list[bytes]] = {}
+        for _, statement, _, _ in found:
+            if statement.subject in due:
+                attachments.setdefault(statement.subject, []).extend(attached(statement))
+        for subject, ended in due.items():
+            try:
+                await destroyer.destroy(subject, ended, attachments.get(subject, []))
+            except asyncpg.IntegrityConstraintViolationError as error:
+                raise Corrupt("erasure", f"shard {self._shard}: whoever is at the end cannot go: {error}") from None
+        return set(due)
+
     async def _forget(self) -> None:
         """Of whom nothing opens any more nothing is kept but the mark that there will be no second K."""
-        for table in ("payload", "matter", "subject_key"):
+        for table in ("payload", "ending", "matter", "subject_key"):
             await self._db.execute(
                 f"delete from {table} where shard = $1 and subject = any($2)", self._shard, self._forgotten
             )

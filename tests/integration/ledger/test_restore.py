@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from aiohttp import web
 
@@ -21,12 +22,13 @@ from services.ledger.procedures.log_check import check_log
 from services.ledger.procedures.restore import Restored, restore
 from shared.clock import utc_now
 from shared.errors import Corrupt, Refused
+from shared.events import parse
 from shared.secrets import _write
 from shared.topics import ensure_topics
 from tests.conftest import Database
 from tests.conftest import _administer as administer
 from tests.integration.ledger.test_api import checkpoint, open_client
-from tests.integration.ledger.test_ending import destroyer, erase, say
+from tests.integration.ledger.test_ending import destroyer, end_labels, erase, say
 from tests.integration.ledger.test_running_check import findings as named
 from tests.integration.ledger.world import (
     World,
@@ -75,8 +77,8 @@ def backup(database: Database, tmp_path: Path) -> Backup:
     return Backup(database, tmp_path)
 
 
-async def mend(world: World, mirror: str | None = None) -> Restored:
-    return await restore(world.settings, 0, "Ina Beispiel", "the disk broke", mirror, lambda _text: None)
+async def mend(world: World, mirror: str | None = None, outboxes: Sequence[str] = ()) -> Restored:
+    return await restore(world.settings, 0, "Ina Beispiel", "the disk broke", mirror, lambda _text: None, outboxes)
 
 
 async def findings(world: World) -> list[str]:
@@ -92,6 +94,22 @@ async def numbered(world: World, last: int) -> None:
         f"insert into {OUTBOX} (shard, last) values (0, $1) on conflict (shard) do update set last = excluded.last",
         last,
     )
+
+
+async def lose_kafka(world: World) -> None:
+    world.settings = world.settings.model_copy(update={"topic_prefix": world.settings.topic_prefix + "anew."})
+    world.offsets.clear()
+    await ensure_topics(world.settings.kafka, world.settings.topic_prefix, 1, replication=1)
+
+
+async def accepted(world: World, *said: bytes) -> None:
+    """The newsletter's outbox has these, numbered from 1, and nothing more is known of them there."""
+    for number, raw in enumerate(said, 1):
+        await world.as_superuser(
+            f"""insert into newsletter.outbox (id, shard, sequence, statement)
+                values ('{parse(raw).id}', 0, {number}, '\\x{raw.hex()}')"""
+        )
+    await numbered(world, len(said))
 
 
 async def rows(world: World) -> list[list[Any]]:
@@ -165,9 +183,7 @@ async def test_what_kafka_has_lost_too_is_listed_and_the_subject_keeps_its_key(w
     key = await world.value("select wrapped from subject_key where subject = $1", bob)
     size = (await world.judge()).size
     await backup.load(world)
-    world.settings = world.settings.model_copy(update={"topic_prefix": world.settings.topic_prefix + "anew."})
-    world.offsets.clear()
-    await ensure_topics(world.settings.kafka, world.settings.topic_prefix, 1, replication=1)
+    await lose_kafka(world)
 
     done = await mend(world)
     assert (done.size, done.statements, done.lost) == (size, 0, 1)
@@ -186,6 +202,53 @@ async def test_what_kafka_has_lost_too_is_listed_and_the_subject_keeps_its_key(w
     leaf = await world.value("select substring(leaves for 89) from leaf_batch where first = $1", size)
     assert int.from_bytes(leaf[33:41], "big") == 2
     assert await findings(world) == []
+
+
+async def test_what_kafka_has_lost_and_an_outbox_still_has_is_back_and_recorded_once(
+    world: World, backup: Backup
+) -> None:
+    ann = new_subject()
+    first, second = given(ann), withdrawn(ann)
+    await accepted(world, first, second)
+    await backup.make()
+    await world.state(first, second)
+    await world.run_through()
+    before, judged = await rows(world), await world.judge()
+    await backup.load(world)
+    await lose_kafka(world)
+
+    done = await mend(world)
+    assert (done.statements, done.lost) == (2, 0)
+    assert await rows(world) == before
+    # To the restored outbox nothing of it is sealed: it is sent again.
+    await world.rows("update head set next_offset = 0")
+    await world.send([world.message(raw, sequence=number) for number, raw in enumerate((first, second), 1)])
+    await world.run_through()
+    assert (await world.judge()).statements == judged.statements
+    assert await findings(world) == []
+
+
+async def test_the_outbox_of_a_source_with_a_database_of_its_own_gives_back_what_it_has_done(
+    world: World, backup: Backup
+) -> None:
+    await backup.make()
+    said = given(new_subject())
+    await accepted(world, said)
+    await world.state(said)
+    await world.run_through()
+    done_there = "update newsletter.outbox set sealed_at = clock_timestamp(), result = 'recorded'"
+    await world.as_superuser(done_there)
+    before, its_own = await rows(world), f"{backup.database.name}_its_own"
+    await world.close()
+    await administer(backup.database.part, f"create database {its_own} template {backup.database.name}")
+    try:
+        await backup.load(world)
+        await lose_kafka(world)
+        done = await mend(world, outboxes=[world.settings.superuser_dsn.replace(backup.database.name, its_own)])
+    finally:
+        await administer(backup.database.part, f"drop database {its_own} with (force)")
+    assert (done.statements, done.lost) == (1, 0)
+    assert await rows(world) == before
 
 
 async def test_without_the_keys_beside_the_leaves_the_statements_of_new_subjects_are_listed(
@@ -263,9 +326,10 @@ async def test_what_somebody_wrote_into_kafka_is_not_taken_for_what_was_said(wor
 
 
 async def test_what_was_erased_since_the_backup_is_erased_again(world: World, backup: Backup) -> None:
-    before, since, kept = new_subject(), new_subject(), new_subject()
-    await world.state(given(before), given(kept))
+    earlier, before, since, kept = (new_subject() for _ in range(4))
+    await world.state(given(earlier), given(before), given(kept))
     await world.run_through()
+    await erase(world, earlier)
     await backup.make()
     await world.state(withdrawn(before), requested(since), given(since), withdrawn(kept))
     await world.run_through()
@@ -274,12 +338,19 @@ async def test_what_was_erased_since_the_backup_is_erased_again(world: World, ba
     await world.publish(await world.publisher())
     leaves = (await rows(world))[0]
     # The file of keys has them still, and Kafka what they said.
-    assert {before, since} <= kept_keys(world.settings.signer_dir, 0).keys()
+    assert {earlier, before, since} <= kept_keys(world.settings.signer_dir, 0).keys()
     await backup.load(world)
+    # Whoever is to go goes with everything that comes, or nothing comes.
+    backed_up, procedure = await rows(world), "destroy_subject(text, bigint[], bytea[])"
+    await world.rows(f"alter function {procedure} rename to missing")
+    with pytest.raises(asyncpg.UndefinedFunctionError):
+        await mend(world)
+    assert await rows(world) == backed_up
+    await world.rows(f"alter function {procedure.replace('destroy_subject', 'missing')} rename to destroy_subject")
     done = await mend(world)
-    assert (done.lost, done.erased) == (0, 2)
+    assert (done.statements, done.lost, done.erased) == (1, 0, 2)
     assert (await rows(world))[0] == leaves
-    for subject in (before, since):
+    for subject in (earlier, before, since):
         for table in ("payload", "subject_key", "matter", "ending"):
             assert await world.value(f"select count(*) from {table} where subject = $1", subject) == 0, table
         assert await world.value("select destroyed_at is not null from erasure where subject = $1", subject)
@@ -289,6 +360,43 @@ async def test_what_was_erased_since_the_backup_is_erased_again(world: World, ba
     await world.state(given(since))
     await world.run_through()
     assert await world.value("select count(*) from subject_key where subject = $1", since) == 0
+    assert await findings(world) == []
+
+
+async def test_whose_labels_were_ending_goes_on_ending_one_label_at_a_time(world: World, backup: Backup) -> None:
+    subject, request = new_subject(), new_id()
+    await world.state(given(subject), requested(subject))
+    await world.run_through()
+    await backup.make()
+    await world.state(withdrawn(subject, purpose=None))
+    await say(world, ordered(subject, request), completed(subject, request), source="erasure")
+    await world.run_through()
+    appender = await world.appender(erasure_spread=0.0, max_batch=1)
+    await appender.step(timeout_ms=100)
+    await appender.settled()
+    await appender.drop()
+    await world.seal(await world.sealer())
+    ended = "select matter, ended from ending where ended is not null"
+    before, judged = await world.rows(ended), await world.judge()
+    labels = await world.value("select count(*) from ending")
+    assert len(before) == 1
+    assert labels > 3
+
+    await backup.load(world)
+    done = await mend(world)
+    assert (done.statements, done.lost, done.erased) == (3, 0, 1)
+    assert await world.rows(ended) == before
+    assert (await world.judge()).statements == judged.statements
+    # Leaves that came together would tell which labels are one person's.
+    moments = [row["end_at"] for row in await world.rows("select end_at from ending where ended is null")]
+    assert len(moments) == labels - 1
+    assert max(moments) - min(moments) > timedelta(minutes=1)
+    assert await findings(world) == []
+
+    await world.rows("update ending set end_at = clock_timestamp()")
+    await end_labels(world)
+    await (await destroyer(world)).step()
+    assert await world.value("select destroyed_at is not null from erasure where subject = $1", subject)
     assert await findings(world) == []
 
 
