@@ -31,6 +31,7 @@ READS_EVERYTHING: Final = {
     "services/ledger/procedures/create.py": "runs once, on an empty log",
     "services/ledger/procedures/tail.py": "runs after an accident, while nothing is appended",
     "services/ledger/procedures/restore.py": "runs after a backup was restored, while nothing is appended",
+    "services/ledger/procedures/heard.py": "as that",
     "shared/outbox/restored.py": "as that",
 }
 SMALL: Final = {
@@ -40,10 +41,10 @@ SMALL: Final = {
     "marketing": {"outbox_sequence", "outbox_progress", "position", "audience", "audience_hour", "audience_position"},
     "ledger": {"log", "head", "source_mark", "progress", "arrived", "fresh", "cursor", "log_check", "witness"}
     | {"dropped_tail", "dropped_row", "ending", "lost_record", "key_file", "log_key", "empty_number"}
-    | {"map_snapshot"},
+    | {"map_snapshot", "witness_policy"},
 }
-"""As many rows as there are shards, sources, notices, purposes, hours, witnesses, accidents, or messages and erasures
-on their way."""
+"""As many rows as there are shards, sources, notices, purposes, hours, witnesses, policies of theirs, accidents, or
+messages and erasures on their way."""
 
 
 @dataclass(frozen=True, slots=True)

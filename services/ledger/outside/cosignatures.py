@@ -32,7 +32,8 @@ async def keep_policy(db: Queries, shard: int, policy: str, *, asks: bool) -> No
     await db.execute(
         """insert into witness_policy (shard, number, policy, since)
            select $1, coalesce(n.number, 0) + 1, $2,
-                  case when n.number is null and not exists (select from cosignature where shard = $1) then 0
+                  case when n.number is null
+                            and (select size from cosignature where shard = $1 order by size limit 1) is null then 0
                        else (select coalesce(max(size), 0) from checkpoint where shard = $1) end
            from (values (0)) one
                 left join (select number, policy from witness_policy where shard = $1
