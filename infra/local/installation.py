@@ -20,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+import asyncpg
+
 from infra.local.kafka import Kafka
 from infra.local.postgres import Postgres
 from infra.local.processes import NotStarted, Process
@@ -299,8 +301,6 @@ def _timed(say: Callable[[str, float], None], what: str, step: Callable[[], None
 
 
 async def _create_database(superuser_dsn: str, name: str) -> None:
-    import asyncpg  # noqa: PLC0415 - the parts start without it
-
     connection = await asyncpg.connect(superuser_dsn)
     try:
         if not await connection.fetchval("select true from pg_database where datname = $1", name):

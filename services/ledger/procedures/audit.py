@@ -125,7 +125,7 @@ async def _replay(request: Request, served: Served, outcome: Outcome, progress: 
     known: list[Verifier | CosignatureVerifier] = [Verifier(one.vkey) for one in audited.keys]
     known += [CosignatureVerifier(one.vkey) for one in policy.witnesses]
     with suppress(_Missing):  # foreign logs have no such key
-        fresh = CosignatureVerifier((await served.get("fresh-vkey", VKEY_LIMIT)).decode().strip())
+        fresh = CosignatureVerifier((await served.get("fresh-vkey", VKEY_LIMIT)).decode("utf-8", "replace").strip())
         outcome.fresh_at = fresh.verify(parse_note(note))
         known.append(fresh)
     outcome.not_judged = _not_judged({(one.name, one.key_id) for one in known}, note, cosigned)

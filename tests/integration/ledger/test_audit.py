@@ -122,6 +122,10 @@ WRONG: dict[str, tuple[str, Callable[[str], web.Response | None]]] = {
         "signature 1: the note is not signed by the given key",
         lambda path: web.Response(text=CosignatureSigner(FRESH.name, key(9)).vkey) if path == "fresh-vkey" else None,
     ),
+    "a fresh key that is no text": (
+        "verifier key",
+        lambda path: web.Response(body=b"\xff\xfe+0+A") if path == "fresh-vkey" else None,
+    ),
     "a redirection": (
         "checkpoint is answered with 302",
         lambda path: web.Response(status=302, headers={"Location": "/"}) if path == "checkpoint" else None,
